@@ -1,0 +1,155 @@
+"""python -m detector: run | train."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import structlog
+import torch
+import uvicorn
+
+from detector import auth, ingest, log, recording, registry, signals
+from detector.fleet import Fleet
+from detector.promql import Prometheus, PrometheusError
+from detector.recording import RecordingError
+from detector.service import Service, application
+from detector.signals import Signals, SignalsError
+from detector.telemetry import Telemetry
+from detector.training import Settings, TrainingError, train
+
+_T = TypeVar("_T")
+
+_SETTINGS = {"show_default": True}
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
+
+_home = click.option(
+    "--home", envvar="STETHOS_HOME", default=".stethos", type=_FOLDER, help="State: the token, the models."
+)
+_signals = click.option(
+    "--signals", "signals_file", default=signals.DEFAULT, type=_FILE, help="What to read, and how to judge it."
+)
+_step = click.option("--step", default=5.0, type=click.FloatRange(1, 3600), help="Seconds from one sample to the next.")
+
+
+@click.group()
+def cli() -> None:
+    """Scores every GPU of a fleet by what Prometheus knows of it."""
+    log.configure()
+
+
+@cli.command(context_settings=_SETTINGS)
+@click.option("--prometheus", "url", required=True, help="Base URL of Prometheus or of what speaks its API.")
+@click.option("--host", default="127.0.0.1", help="Address of the metrics; beyond loopback they need the token.")
+@click.option("--port", default=9401, type=click.IntRange(0, 65535), help="Port of the metrics.")
+@click.option("--models", type=_FOLDER, help="Trained models; the newest is used.  [default: HOME/models]")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Bearer token.  [default: HOME/token]")
+@_home
+@_signals
+@_step
+def run(
+    url: str,
+    host: str,
+    port: int,
+    models: Path | None,
+    token_file: Path | None,
+    home: Path,
+    signals_file: Path,
+    step: float,
+) -> None:
+    """Judge the fleet every step and publish the scores as metrics."""
+    torch.set_num_threads(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
+    wanted = _or_exit(lambda: signals.load(signals_file))
+    token = None if auth.is_loopback(host) else _or_exit(lambda: auth.load(token_file or home / "token"))
+    with Prometheus(url) as prometheus:
+        service = Service(Fleet(prometheus, wanted, models or home / "models", step), step)
+        # uvicorn shuts down on these signals and then raises them again, for this handler.
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(caught, lambda *_: sys.exit(0))
+        structlog.get_logger().info("starting", url=f"http://{host}:{port}", prometheus=url)
+        uvicorn.run(
+            application(service, step, token),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+
+
+@cli.command("train", context_settings=_SETTINGS)
+@click.option("--recording", "recordings", multiple=True, type=_FILE, help="A recording to learn from; repeatable.")
+@click.option("--prometheus", "url", help="Learn from what this Prometheus holds, from --start to --end.")
+@click.option("--start", type=_TIME, help="UTC.")
+@click.option("--end", type=_TIME, help="UTC.")
+@click.option("--out", type=_FOLDER, help="Where to keep the model.  [default: HOME/models]")
+@click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
+@click.option("--iterations", default=800, type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="The same seed and data give the same model.")
+@_home
+@_signals
+@_step
+def train_command(
+    recordings: tuple[Path, ...],
+    url: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    out: Path | None,
+    budget: float,
+    iterations: int,
+    seed: int,
+    home: Path,
+    signals_file: Path,
+    step: float,
+) -> None:
+    """Learn a fleet's normal behaviour from recordings or from Prometheus. No labels are needed."""
+    wanted = _or_exit(lambda: signals.load(signals_file))
+    click.echo("reading the telemetry ...", err=True)
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step))
+    settings = Settings(budget, iterations, seed)
+    with click.progressbar(length=iterations, label="training", file=sys.stderr) as bar:
+        judge, card = _or_exit(
+            lambda: train(telemetry, (wanted.activity, wanted.effort), settings, lambda *_: bar.update(1))
+        )
+    written = _or_exit(lambda: registry.write(out or home / "models", judge, card))
+    hours = (card.data_end - card.data_start).total_seconds() / 3600
+    click.echo(f"{written}: learned from {card.gpus} GPUs over {hours:.1f} h in {len(judge.signals)} signals")
+
+
+def _telemetry(
+    wanted: Signals,
+    recordings: tuple[Path, ...],
+    url: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    step: float,
+) -> list[Telemetry]:
+    if bool(recordings) == bool(url):
+        raise click.UsageError("say where to learn from: either --recording or --prometheus")
+    if not url:
+        return [recording.read(path, wanted) for path in recordings]
+    if not start or not end or start >= end:
+        raise click.UsageError("--prometheus needs --start and a later --end")
+    first, last = (time.replace(tzinfo=UTC).timestamp() for time in (start, end))
+    with Prometheus(url, timeout=60) as prometheus:
+        return [ingest.history(prometheus, wanted, first, last, step)]
+
+
+def _or_exit(action: Callable[[], _T]) -> _T:
+    """An expected failure is one sentence on stderr and exit code 1, not a traceback."""
+    try:
+        return action()
+    except (SignalsError, RecordingError, TrainingError, PrometheusError, auth.TokenError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m detector")

@@ -1,0 +1,96 @@
+"""Telemetry → what the model takes: the same code for a live step and for training on a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector import topology
+from detector.contexts import SETTLING, contexts
+from detector.features import Scaling, channels, peer_medians, smooth
+from detector.model import Batch
+from detector.telemetry import Floats, Telemetry
+from detector.topology import Topology
+
+_STATE_MEMORY = 8.0  # steps over which activity and effort are smoothed before peers are chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The steps to be judged, in the model's terms.
+
+    scaled: float32 [signals, gpus, steps] in robust units, NaN where absent. channels: the same with its past,
+    [signals, gpus, steps, CHANNELS]. model: int64 [gpus], the GPU model's row in scaling and embedding.
+    topologies: one a step. context: [gpus, steps], see contexts.py.
+    topologies: one a step. context: [gpus, steps], see contexts.py.
+    """
+
+    scaled: Floats
+    channels: Floats
+    model: NDArray[np.int64]
+    topologies: tuple[Topology, ...]
+    context: NDArray[np.int64]
+
+    def batch(self, steps: Sequence[int]) -> Batch:
+        """The given steps one after the other: GPU i of the b-th is node b * gpus + i."""
+        chosen = list(steps)
+        gpus = self.scaled.shape[1]
+        scaled = np.concatenate([self.scaled[:, :, step] for step in chosen], axis=1)
+        stacked = topology.stack([self.topologies[step] for step in chosen], gpus)
+        medians, known = peer_medians(scaled, stacked)
+        signals, _, _, width = self.channels.shape
+        own = self.channels[:, :, chosen].transpose(2, 1, 0, 3).reshape(-1, signals, width)
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(own)),
+            torch.from_numpy(np.ascontiguousarray(medians.transpose(2, 0, 1))),
+            torch.from_numpy(np.ascontiguousarray(known.transpose(2, 0, 1))),
+            torch.from_numpy(np.tile(self.model, len(chosen))),
+            {kind: torch.from_numpy(topology.edges(groups)) for kind, groups in stacked.items()},
+        )
+
+    def actual(self, steps: Sequence[int]) -> torch.Tensor:
+        """What the model should rebuild: float32 [len(steps) * gpus, signals], NaN where absent."""
+        scaled = self.scaled[:, :, list(steps)].transpose(2, 1, 0)
+        return torch.from_numpy(np.ascontiguousarray(scaled.reshape(-1, scaled.shape[2])))
+
+
+def prepare(
+    telemetry: Telemetry,
+    readings: Floats,
+    scaling: Scaling,
+    models: Sequence[str],
+    state: tuple[str, str],
+    first: int = 0,
+) -> Prepared:
+    """Ready steps `first` and later for the model; the steps before are their past.
+
+    readings: the telemetry's values after `telemetry.clean`. models: the GPU models that the scaling knows, in
+    row order. state: the names of the activity and effort signals.
+    """
+    rows = {name: row for row, name in enumerate(models)}
+    model = np.array([rows.get(gpu.model, len(models)) for gpu in telemetry.gpus], dtype=np.int64)
+    scaled = scaling.apply(readings, model)
+    topologies, context = peers(telemetry, readings, state, first)
+    return Prepared(scaled[:, :, first:], channels(scaled, first), model, topologies, context)
+
+
+def peers(
+    telemetry: Telemetry, readings: Floats, state: tuple[str, str], first: int = 0
+) -> tuple[tuple[Topology, ...], NDArray[np.int64]]:
+    """The peer groups of step `first` and later, and the contexts [gpus, steps]."""
+    names = [signal.name for signal in telemetry.signals]
+    absent = np.full(readings.shape[1:], np.nan, np.float32)
+    past = max(0, first - SETTLING)
+    activity, effort = (
+        smooth(readings[names.index(name)] if name in names else absent, _STATE_MEMORY, past) for name in state
+    )
+    job = telemetry.job[:, past:]
+    topologies = tuple(
+        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step])
+        for step in range(first - past, job.shape[1])
+    )
+    return topologies, contexts(topology.states(job, activity), topologies)

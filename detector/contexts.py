@@ -1,0 +1,63 @@
+"""The circumstances of a GPU at a step: residuals are larger in some than in others, for no fault of the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.telemetry import Floats
+from detector.topology import Topology
+
+CONTEXTS = 6  # idle, with ranks of the same job, busy alone; each settled or settling
+SETTLING = 12  # steps after the GPU took up or ended work
+_QUANTILE = 0.99
+_SAMPLES = 500  # of a context, fewer and it takes the scale of all together
+
+
+def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArray[np.int64]:
+    """The context of every GPU and step.
+
+    state: [gpus, past + steps] of `topology.states`, where past is up to SETTLING steps before the ones asked for;
+    topologies: of the steps asked for → [gpus, steps], values below CONTEXTS.
+    """
+    steps = len(topologies)
+    past = state.shape[1] - steps
+    changed = np.zeros(state.shape, bool)
+    changed[:, 1:] = state[:, 1:] != state[:, :-1]
+    recent = np.cumsum(changed, axis=1, dtype=np.int64)
+    before = np.zeros_like(recent)
+    before[:, SETTLING:] = recent[:, :-SETTLING]
+    settling = (recent - before > 0)[:, past:]
+    accompanied = np.stack([topology["job"].of >= 0 for topology in topologies], axis=1)
+    busy = state[:, past:] != 0
+    return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
+
+
+@dataclass(frozen=True, slots=True)
+class ContextScale:
+    """How large residuals are when nothing is wrong: the 99 % quantile of their size, [CONTEXTS, signals]."""
+
+    values: Floats
+
+    @classmethod
+    def fit(cls, residuals: Floats, context: NDArray[np.int64]) -> ContextScale:
+        """residuals: [signals, gpus, steps]; context: [gpus, steps]."""
+        size = np.abs(residuals)
+        values = np.ones((CONTEXTS, len(size)), np.float32)
+        for number in range(CONTEXTS):
+            for signal, plane in enumerate(size):
+                mine = plane[(context == number) & ~np.isnan(plane)]
+                if len(mine) < _SAMPLES:
+                    mine = plane[~np.isnan(plane)]
+                if len(mine):
+                    # Below 1 the model's own scale is the better one: a signal that never moved yet may move.
+                    values[number, signal] = max(1.0, float(np.quantile(mine, _QUANTILE)))
+        return cls(values)
+
+    def apply(self, residuals: Floats, context: NDArray[np.int64]) -> Floats:
+        """The residuals in these units, [signals, gpus, steps]."""
+        scaled: Floats = residuals / self.values[context].transpose(2, 0, 1)
+        return scaled

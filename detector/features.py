@@ -1,0 +1,105 @@
+"""What the model sees of a GPU: its signals at three time scales, and the median of each of its peer groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.telemetry import Floats
+from detector.topology import KINDS, MINIMUM, Topology
+from kernels import peer_deviation
+
+WINDOW = 48  # steps that a feature looks back
+MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
+CHANNELS = len(MEMORY) + 1  # and whether the newest sample is present
+_CLIP = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Robust centre and spread of each signal, [models + 1, signals] each; the last row is for unknown GPU models."""
+
+    centre: Floats
+    spread: Floats
+
+    @classmethod
+    def fit(cls, values: Floats, model: NDArray[np.int64], models: int, resolution: Floats) -> Scaling:
+        """values: [signals, gpus, steps]; model: [gpus], -1 where unknown; resolution: [signals], a floor."""
+        everyone = np.ones(len(model), dtype=bool)
+        rows = [_scale(values[:, mine], resolution) for mine in [*(model == m for m in range(models)), everyone]]
+        return cls(np.stack([centre for centre, _ in rows]), np.stack([spread for _, spread in rows]))
+
+    def apply(self, values: Floats, model: NDArray[np.int64]) -> Floats:
+        """values: [signals, gpus, steps], model: [gpus] → robust units, clipped: no outlier swamps the model."""
+        centre, spread = self.centre[model].T[:, :, None], self.spread[model].T[:, :, None]
+        scaled: Floats = np.clip((values - centre) / spread, -_CLIP, _CLIP)
+        return scaled
+
+
+def _scale(values: Floats, resolution: Floats) -> tuple[Floats, Floats]:
+    flat = values.reshape(values.shape[0], -1)
+    centre, spread = np.zeros(len(flat), np.float32), np.ones(len(flat), np.float32)
+    for signal, row in enumerate(flat):
+        present = row[~np.isnan(row)]
+        if len(present):
+            low, middle, high = np.quantile(present, [0.05, 0.5, 0.95])
+            centre[signal] = middle
+            spread[signal] = max(float(high - low) / 2, float(resolution[signal]), 1e-6 * abs(float(middle)), 1e-9)
+    return centre, spread
+
+
+def smooth(values: Floats, memory: float, first: int = 0) -> Floats:
+    """Exponential mean with a time constant of `memory` steps over the last WINDOW steps, absent samples left out.
+
+    values: [..., steps] → [..., steps - first]: the means of step `first` and later, each looking back only.
+    The window is finite, so one live step and the same step of a recording come out equal.
+    """
+    if memory == 0.0:
+        return values[..., first:]
+    present = ~np.isnan(values)
+    weights = np.exp(-np.arange(WINDOW) / memory)
+    total = _weighted(np.where(present, values, np.float32(0)), weights, first)
+    weight = _weighted(present.astype(np.float32), weights, first)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: Floats = np.where(weight > 1e-6, total / weight, np.nan).astype(np.float32)
+    return mean
+
+
+def _weighted(values: Floats, weights: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    steps = values.shape[-1]
+    out = np.zeros((*values.shape[:-1], steps - first), np.float64)
+    for lag in range(min(len(weights), steps)):
+        start = max(first, lag)
+        out[..., start - first :] += weights[lag] * values[..., start - lag : steps - lag]
+    return out
+
+
+def channels(scaled: Floats, first: int = 0) -> Floats:
+    """[signals, gpus, steps] in robust units → [signals, gpus, steps - first, CHANNELS].
+
+    Absence is a channel of its own: a missing reading is never mistaken for one at the centre.
+    """
+    scales = [np.nan_to_num(smooth(scaled, memory, first), nan=0.0) for memory in MEMORY]
+    return np.stack([*scales, (~np.isnan(scaled[..., first:])).astype(np.float32)], axis=-1)
+
+
+def peer_medians(scaled: Floats, topology: Topology) -> tuple[Floats, Floats]:
+    """Median of every peer group that each GPU is in.
+
+    scaled: [signals, gpus] → medians [kinds, signals, gpus] (0 where there is no such group or it reported
+    nothing) and whether there is one, float32 [kinds, signals, gpus].
+    """
+    medians = np.zeros((len(KINDS), *scaled.shape), np.float32)
+    known = np.zeros_like(medians)
+    for kind, name in enumerate(KINDS):
+        groups = topology[name]
+        if len(groups.members):
+            found = peer_deviation(
+                np.ascontiguousarray(scaled), groups.members, groups.offsets, floor=1.0, minimum=MINIMUM
+            )
+            mine = np.where(groups.of >= 0, found.median[:, groups.of], np.float32(np.nan))
+            known[kind] = ~np.isnan(mine)
+            medians[kind] = np.nan_to_num(mine, nan=0.0)
+    return medians, known

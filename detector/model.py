@@ -1,0 +1,96 @@
+"""The graph neural network: rebuilds a GPU's hidden signals from the rest of it and from its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GATv2Conv
+
+from detector.features import CHANNELS
+from detector.topology import KINDS
+
+HIDDEN = 32
+HEADS = 2
+EMBEDDING = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One or several steps of a fleet, flattened to N nodes.
+
+    own: [N, signals, CHANNELS] in robust units. medians, known: [N, kinds, signals]. model: int64 [N], the GPU
+    model's embedding row. edges: per kind int64 [2, E], peer → GPU.
+    """
+
+    own: Tensor
+    medians: Tensor
+    known: Tensor
+    model: Tensor
+    edges: Mapping[str, Tensor]
+
+
+class PeerReconstruction(nn.Module):
+    """Masked reconstruction with attention over typed peer edges beside a linear skip.
+
+    A group of signals is hidden from a GPU, over all its past, and rebuilt from its other signals and from the
+    peers' present. One hop only: with two, what is hidden would come back through the neighbours. The linear part
+    alone is the one-hop ridge model that is hard to beat on real servers; attention adds what is not linear.
+    The output is a mean and a log scale per signal, so that moments which are hard to predict (a job's start)
+    count for less.
+
+    Attention: Brody, Alon, Yahav, "How attentive are graph attention networks?", ICLR 2022 (GATv2).
+    """
+
+    masks: Tensor  # bool [groups, signals]: what is hidden together
+
+    def __init__(self, masks: Tensor, models: int) -> None:
+        super().__init__()
+        signals = masks.shape[1]
+        self.register_buffer("masks", masks)
+        own = signals * CHANNELS
+        medians = 2 * len(KINDS) * signals
+        self.embedding = nn.Embedding(models + 1, EMBEDDING)
+        self.query = nn.Sequential(nn.Linear(own + signals + EMBEDDING, HIDDEN), nn.SiLU())
+        self.peer = nn.Sequential(nn.Linear(own + EMBEDDING, HIDDEN), nn.SiLU())
+        self.attention = nn.ModuleDict(
+            {kind: GATv2Conv(HIDDEN, HIDDEN // HEADS, heads=HEADS, add_self_loops=False) for kind in KINDS}
+        )
+        self.linear = nn.Linear(own + medians + EMBEDDING, signals)
+        self.head = nn.Sequential(
+            nn.Linear(2 * HIDDEN + own + signals + medians + EMBEDDING, 2 * HIDDEN),
+            nn.SiLU(),
+            nn.Linear(2 * HIDDEN, 2 * signals),
+        )
+
+    def forward(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden: bool [N, signals] or [1, signals], what to hide → mean and log scale, [N, signals] each."""
+        nodes = batch.own.shape[0]
+        hidden = hidden.expand(nodes, -1)
+        embedding = self.embedding(batch.model)
+        visible = (batch.own * (~hidden).unsqueeze(-1)).flatten(1)
+        query = self.query(torch.cat([visible, hidden.float(), embedding], dim=1))
+        peer = self.peer(torch.cat([batch.own.flatten(1), embedding], dim=1))
+        heard = torch.zeros_like(query)
+        for kind, attention in self.attention.items():
+            heard = heard + attention((peer, query), batch.edges[kind])
+        medians = torch.cat([batch.medians, batch.known], dim=1).flatten(1)
+        linear = self.linear(torch.cat([visible, medians, embedding], dim=1))
+        correction, log_scale = self.head(
+            torch.cat([query, heard, visible, hidden.float(), medians, embedding], dim=1)
+        ).chunk(2, dim=1)
+        return linear + correction, log_scale.clamp(-4.0, 3.0)
+
+
+def laplace_loss(actual: Tensor, mean: Tensor, log_scale: Tensor, counted: Tensor, trim: float) -> Tensor:
+    """Negative log likelihood of a Laplace distribution, [N, signals] → scalar.
+
+    The worst `trim` share of the counted entries is left out, so that faults in the training data do not teach.
+    """
+    loss = ((actual - mean).abs() * torch.exp(-log_scale) + log_scale)[counted]
+    if trim > 0 and len(loss) > 1:
+        # Trimmed by the loss: sorting is linear in practice beside the forward pass.
+        loss = loss.sort().values[: max(1, int(len(loss) * (1 - trim)))]
+    return loss.mean()

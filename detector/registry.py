@@ -1,0 +1,128 @@
+"""Trained models on disk: one folder a version, weights as safetensors beside a JSON card."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from detector.calibration import Thresholds
+from detector.contexts import ContextScale
+from detector.features import Scaling
+from detector.model import PeerReconstruction
+from detector.residuals import ModelJudge
+from detector.signals import Signal
+
+FORMAT = 1
+_WEIGHTS = "model.safetensors"
+_CARD = "card.json"
+
+
+class RegistryError(Exception):
+    """A model version cannot be used; the message names the folder and the reason."""
+
+
+class Card(BaseModel):
+    """What a version was made of, and how well it does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int
+    version: str
+    weights_sha256: str
+    trained_at: datetime
+    data_start: datetime
+    data_end: datetime
+    gpus: int
+    step_seconds: float
+    seed: int
+    budget_per_1000_gpu_hours: float
+    held_back_residual: float
+    signals: tuple[Signal, ...]
+    models: tuple[str, ...]
+    state: tuple[str, str]
+
+
+def write(folder: Path, judge: ModelJudge, card: Card) -> Path:
+    """Keep a version. It appears under its name all at once or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = pack(judge)
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        made = Path(temporary) / judge.version
+        made.mkdir()
+        (made / _WEIGHTS).write_bytes(weights)
+        (made / _CARD).write_text(card.model_dump_json(indent=2) + "\n")
+        os.replace(made, folder / judge.version)
+    return folder / judge.version
+
+
+def read(version: Path) -> tuple[ModelJudge, Card]:
+    """Load a version. Raises RegistryError when it is damaged or of another format."""
+    try:
+        card = Card.model_validate_json((version / _CARD).read_bytes())
+        weights = (version / _WEIGHTS).read_bytes()
+    except OSError as error:
+        raise RegistryError(f"model {version}: cannot read {error.filename}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RegistryError(f"model {version}: its card is not valid: {error.errors()[0]['msg']}") from error
+    if card.format != FORMAT:
+        raise RegistryError(f"model {version}: its format is {card.format}, this detector reads {FORMAT}")
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise RegistryError(f"model {version}: the weights do not match the card's checksum")
+    try:
+        return _unpack(weights, card), card
+    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise RegistryError(f"model {version}: weights and card do not fit: {error}") from error
+
+
+def versions(folder: Path) -> list[Path]:
+    """The versions in a folder, newest first. Names start with the time of training, so names sort by age."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True)
+
+
+def name(weights: bytes, trained_at: datetime) -> str:
+    """A version's name: when it was trained, and the beginning of its weights' checksum."""
+    return f"{trained_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(weights).hexdigest()[:8]}"
+
+
+def pack(judge: ModelJudge) -> bytes:
+    tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
+    tensors["scaling.centre"] = torch.from_numpy(judge.scaling.centre)
+    tensors["scaling.spread"] = torch.from_numpy(judge.scaling.spread)
+    for name, scale, thresholds in (
+        ("own", judge.own_scale, judge.own),
+        ("shared", judge.shared_scale, judge.shared),
+    ):
+        tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
+        tensors[f"{name}.thresholds"] = torch.from_numpy(thresholds.values)
+    return save({key: value.contiguous() for key, value in tensors.items()})
+
+
+def _unpack(weights: bytes, card: Card) -> ModelJudge:
+    tensors = load(weights)
+    prefix = "network."
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    network = PeerReconstruction(state["masks"], len(card.models))
+    network.load_state_dict(state)
+    return ModelJudge(
+        card.version,
+        card.signals,
+        card.models,
+        card.state,
+        Scaling(tensors["scaling.centre"].numpy(), tensors["scaling.spread"].numpy()),
+        network,
+        ContextScale(tensors["own.scale"].numpy()),
+        ContextScale(tensors["shared.scale"].numpy()),
+        Thresholds(tensors["own.thresholds"].numpy()),
+        Thresholds(tensors["shared.thresholds"].numpy()),
+    )

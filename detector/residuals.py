@@ -1,0 +1,193 @@
+"""Where each signal is against where it should be, from the model or, before there is one, from the peers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.batches import Prepared, peers, prepare
+from detector.calibration import Thresholds
+from detector.contexts import ContextScale
+from detector.features import Scaling
+from detector.model import PeerReconstruction
+from detector.signals import Signal
+from detector.telemetry import IDLE, Floats, Telemetry, clean
+from detector.topology import MINIMUM, Groups, Topology
+from kernels import peer_deviation
+
+_BATCH_NODES = 4096
+_LEAST_SCALE = 0.25  # of a sensor's resolution: finer than that nothing is known
+_PEER_SIGMAS = 6.0  # robust deviations that are one unit of residual before anything is calibrated
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Residuals in units of what is usual, float32 [signals, gpus, steps]; NaN where absent or without an opinion.
+
+    own: the GPU against the others of its job, which decides about this GPU. shared: what it was before that
+    comparison, which decides about jobs, nodes and racks.
+    """
+
+    own: Floats
+    shared: Floats
+
+    def followed_by(self, newer: Residuals, length: int) -> Residuals:
+        """These and then the newer ones, the newest `length` steps of them."""
+        own, shared = (
+            np.concatenate([old, new], axis=-1)[..., -length:]
+            for old, new in ((self.own, newer.own), (self.shared, newer.shared))
+        )
+        return Residuals(own, shared)
+
+
+class Judge(Protocol):
+    """A source of residuals, and the thresholds that belong to them."""
+
+    @property
+    def basis(self) -> str:
+        """`peers` or `model`: which stage of the cold start is in force."""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals it judges, in the order of its residuals."""
+
+    @property
+    def own(self) -> Thresholds: ...
+
+    @property
+    def shared(self) -> Thresholds: ...
+
+    def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
+        """The residuals of step `first` and later; the steps before are their past."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJudge:
+    """The cold start: no training, each GPU against the median of its peers at this moment.
+
+    Ranks of one job are compared in every signal. GPUs of the same model at a similar effort are compared in every
+    signal while idle, but at work only in those that follow from the effort (heat): their jobs differ.
+    """
+
+    signals: tuple[Signal, ...]
+    state: tuple[str, str]
+    basis: str = "peers"
+
+    @property
+    def own(self) -> Thresholds:
+        return Thresholds.short(self.signals)
+
+    @property
+    def shared(self) -> Thresholds:
+        return Thresholds.short(self.signals)
+
+    def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
+        ordered = aligned(telemetry, self.signals)
+        readings = clean(ordered.signals, ordered.values)
+        topologies, _ = peers(ordered, readings, self.state, first)
+        steps = [
+            self._step(readings[:, :, first + step], ordered.job[:, first + step], topology)
+            for step, topology in enumerate(topologies)
+        ]
+        deviation = np.stack(steps, axis=-1) / np.float32(_PEER_SIGMAS)
+        return Residuals(deviation, deviation)
+
+    def _step(self, readings: Floats, job: NDArray[np.int32], topology: Topology) -> Floats:
+        by_job = self._deviation(readings, topology["job"])
+        by_load = self._deviation(readings, topology["load"])
+        follows = np.array([signal.follows_effort for signal in self.signals])
+        chosen: Floats = np.where(np.isnan(by_job) & (follows[:, None] | (job == IDLE)), by_load, by_job)
+        return chosen
+
+    def _deviation(self, readings: Floats, groups: Groups) -> Floats:
+        deviation = np.full(readings.shape, np.nan, np.float32)
+        if len(groups.members):
+            floor = np.array([max(signal.resolution, 1e-6) for signal in self.signals])
+            found = peer_deviation(
+                np.ascontiguousarray(readings), groups.members, groups.offsets, floor=floor, minimum=MINIMUM
+            )
+            deviation[:, groups.members] = found.deviation
+        return deviation
+
+
+@dataclass(frozen=True, slots=True)
+class ModelJudge:
+    """A trained model with its scaling, and what is usual for its residuals."""
+
+    version: str
+    signals: tuple[Signal, ...]
+    models: tuple[str, ...]
+    state: tuple[str, str]
+    scaling: Scaling
+    network: PeerReconstruction
+    own_scale: ContextScale
+    shared_scale: ContextScale
+    own: Thresholds
+    shared: Thresholds
+    basis: str = "model"
+
+    def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
+        ordered = aligned(telemetry, self.signals)
+        readings = clean(ordered.signals, ordered.values)
+        prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
+        shared = rebuild(self.network, prepared, scale_floor(self.signals, self.scaling))
+        own = against_job(shared, prepared.topologies)
+        return Residuals(self.own_scale.apply(own, prepared.context), self.shared_scale.apply(shared, prepared.context))
+
+
+def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
+    """The smallest residual scale worth telling apart, in robust units: [models + 1, signals]."""
+    resolution = np.array([signal.resolution for signal in signals], np.float32)
+    floor: Floats = np.maximum(_LEAST_SCALE * resolution / scaling.spread, 1e-3).astype(np.float32)
+    return floor
+
+
+def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> Floats:
+    """Residuals of every prepared step, [signals, gpus, steps]: each group of signals in turn hidden and rebuilt."""
+    signals, gpus, steps = prepared.scaled.shape
+    out = np.full((signals, gpus, steps), np.nan, np.float32)
+    least = torch.from_numpy(floor[prepared.model])
+    per_batch = max(1, _BATCH_NODES // max(1, gpus))
+    network.eval()
+    with torch.inference_mode():
+        for start in range(0, steps, per_batch):
+            chosen = range(start, min(start + per_batch, steps))
+            batch, actual = prepared.batch(chosen), prepared.actual(chosen)
+            residual = torch.full_like(actual, float("nan"))
+            for hidden in network.masks:
+                mean, log_scale = network(batch, hidden.unsqueeze(0))
+                scale = torch.maximum(log_scale.exp(), least.repeat(len(chosen), 1))
+                residual[:, hidden] = ((actual - mean) / scale)[:, hidden]
+            by_step = residual.numpy().reshape(len(chosen), gpus, signals)
+            out[:, :, start : start + len(chosen)] = by_step.transpose(2, 1, 0)
+    return out
+
+
+def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:
+    """The residuals less the median residual of the GPU's job: what a whole job does is no fault of one rank."""
+    own = residuals.copy()
+    for step, topology in enumerate(topologies):
+        groups = topology["job"]
+        if len(groups.members):
+            now = np.ascontiguousarray(residuals[:, :, step])
+            median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
+            common = median[:, groups.of[groups.members]]
+            own[:, groups.members, step] -= np.nan_to_num(common, nan=0.0)
+    return own
+
+
+def aligned(telemetry: Telemetry, signals: tuple[Signal, ...]) -> Telemetry:
+    """The telemetry with exactly these signals in this order; one that it lacks is absent throughout."""
+    names = [signal.name for signal in telemetry.signals]
+    if names == [signal.name for signal in signals]:
+        return telemetry
+    values = np.full((len(signals), *telemetry.values.shape[1:]), np.nan, np.float32)
+    for row, signal in enumerate(signals):
+        if signal.name in names:
+            values[row] = telemetry.values[names.index(signal.name)]
+    return Telemetry(signals, telemetry.gpus, telemetry.timestamps, values, telemetry.job, telemetry.jobs)

@@ -1,0 +1,104 @@
+"""The detector as a service: a tick every step, and the metrics over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from detector.auth import BearerToken
+from detector.exposition import STALE_STEPS, DetectorCollector
+from detector.fleet import Fleet
+from detector.promql import PrometheusError
+from detector.state import Snapshot
+
+log = structlog.get_logger()
+
+
+class Service:
+    """Runs the ticks and keeps the newest snapshot."""
+
+    def __init__(self, fleet: Fleet, step: float) -> None:
+        self.snapshot: Snapshot | None = None
+        self._fleet = fleet
+        self._step = step
+        self._failing: str | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(DetectorCollector(lambda: self.snapshot, fleet.counts, step))
+        ProcessCollector(registry=self.registry)
+
+    def tick(self) -> None:
+        """One look at the fleet. A failure is logged when it begins and when it ends, and counted each time."""
+        try:
+            self.snapshot = self._fleet.tick(time.time())
+        except PrometheusError as error:
+            self._fleet.counts.ticks["failed"] += 1
+            if self._failing is None:
+                log.error("no telemetry", error=str(error))
+            self._failing = str(error)
+        except Exception as error:
+            # Nothing that goes wrong in one look may end the watch: it is told, counted, and shows as unready.
+            self._fleet.counts.ticks["failed"] += 1
+            log.exception("the look at the fleet failed")
+            self._failing = repr(error)
+        else:
+            self._fleet.counts.ticks["ok"] += 1
+            if self._failing is not None:
+                log.info("telemetry is back")
+            self._failing = None
+
+    def unready(self) -> str | None:
+        """Why the scores cannot be relied on; None when they can."""
+        if self._failing is not None:
+            return self._failing
+        if self.snapshot is None:
+            return "the fleet has not been looked at yet"
+        age = time.time() - self.snapshot.at
+        return f"the last look was {age:.0f} s ago" if age > STALE_STEPS * self._step else None
+
+
+def application(service: Service, step: float, token: str | None) -> Starlette:
+    """The HTTP face; with a token, everything but the probes asks for it."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        scheduler = BackgroundScheduler(timezone=UTC)
+        scheduler.add_job(
+            service.tick, "interval", seconds=step, next_run_time=datetime.now(UTC), max_instances=1, coalesce=True,
+            misfire_grace_time=None,
+        )  # fmt: skip
+        scheduler.start()
+        try:
+            yield
+        finally:
+            scheduler.shutdown()
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def livez(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        reason = service.unready()
+        if reason is None:
+            return PlainTextResponse("ok\n")
+        body = {
+            "type": "about:blank", "title": "Not ready", "status": 503, "detail": reason, "instance": request.url.path
+        }  # fmt: skip
+        return JSONResponse(body, 503, media_type="application/problem+json")
+
+    middleware = [Middleware(BearerToken, token=token)] if token else []
+    routes = [Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)]
+    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)

@@ -1,0 +1,145 @@
+"""The signals that the detector reads, from signals.yml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+DEFAULT = Path(__file__).with_name("signals.yml")
+
+Direction = Literal["high", "low", "both"]
+
+
+class SignalsError(ValueError):
+    """The signals file is not usable; the message names the file and the entry."""
+
+
+class _Cause(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    high: str | None = None
+    low: str | None = None
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    query: str
+    name: str | None = None
+    expand: str | None = None
+    unit: str = ""
+    kind: Literal["gauge", "counter"] = "gauge"
+    direction: Direction = "both"
+    resolution: float = 0.0
+    range: tuple[float, float] | None = None
+    mask: str | None = None
+    scored: bool = True
+    follows_effort: bool = False
+    cause: _Cause = _Cause()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.name is None) == (self.expand is None):
+            raise ValueError("an entry has either a name or an expand label")
+        if self.resolution < 0:
+            raise ValueError(f"resolution {self.resolution} is negative")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {list(self.range)} is empty")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    activity: str
+    effort: str
+    jobs: str
+    targets: str
+    signals: list[_Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal: what to ask Prometheus, and how to judge the answer (see signals.yml)."""
+
+    name: str
+    kind: Literal["gauge", "counter"] = "gauge"
+    direction: Direction = "both"
+    resolution: float = 0.0
+    range: tuple[float, float] | None = None
+    mask: str | None = None
+    scored: bool = True
+    follows_effort: bool = False
+    cause_high: str | None = None
+    cause_low: str | None = None
+
+    def cause(self, deviation: float) -> str:
+        """What a deviation of that sign points to; the signal's own name where nothing better is known."""
+        return (self.cause_high if deviation > 0 else self.cause_low) or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One PromQL expression and the signal it yields, or the label that names several."""
+
+    promql: str
+    signal: Signal | None
+    expand: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """The whole file."""
+
+    queries: tuple[Query, ...]
+    activity: str
+    effort: str
+    jobs: str
+    targets: str
+
+    def describe(self, name: str) -> Signal:
+        """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
+        known = {query.signal.name: query.signal for query in self.queries if query.signal}
+        return known.get(name) or Signal(name)
+
+
+def load(path: Path = DEFAULT) -> Signals:
+    """Read and check a signals file. Raises SignalsError with the place of the first mistake."""
+    try:
+        content = yaml.safe_load(path.read_text())
+        file = _File.model_validate(content)
+    except OSError as error:
+        raise SignalsError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SignalsError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SignalsError(f"{path}: {place}: {first['msg']}") from error
+    names = [entry.name for entry in file.signals if entry.name]
+    for name in names:
+        if names.count(name) > 1:
+            raise SignalsError(f"{path}: the signal {name!r} is listed twice")
+    queries = tuple(Query(entry.query, _signal(entry), entry.expand) for entry in file.signals)
+    return Signals(queries, file.activity, file.effort, file.jobs, file.targets)
+
+
+def _signal(entry: _Entry) -> Signal | None:
+    if entry.name is None:
+        return None
+    return Signal(
+        entry.name,
+        entry.kind,
+        entry.direction,
+        entry.resolution,
+        entry.range,
+        entry.mask,
+        entry.scored,
+        entry.follows_effort,
+        entry.cause.high,
+        entry.cause.low,
+    )

@@ -1,0 +1,1 @@
+"""Hardware state → Prometheus series: real GPUs, a synthetic fleet, or a recording played back."""

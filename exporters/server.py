@@ -1,0 +1,53 @@
+"""Runs an application on uvicorn: a busy port is one sentence, Ctrl-C and SIGTERM end it with exit code 0."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+log = structlog.get_logger()
+
+
+class AddressError(Exception):
+    """The address cannot be listened on."""
+
+
+class _Server(uvicorn.Server):
+    # uvicorn raises the caught signal again after its shutdown, which would end the process by that signal.
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        caught = (signal.SIGINT, signal.SIGTERM)
+        for each in caught:
+            loop.add_signal_handler(each, self._stop)
+        yield
+        for each in caught:
+            loop.remove_signal_handler(each)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `AddressError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def serve(app: Starlette, listener: socket.socket, **facts: object) -> None:
+    """Serves until a signal; `facts` go into the line that says where."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    log.info("listening", url=f"http://{shown}:{port}", **facts)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    _Server(config).run(sockets=[listener])
+    log.info("stopped")

@@ -1,0 +1,187 @@
+"""The control API, `/v1`: nodes come and go, loads and faults are put on and taken off, truth is told."""
+
+from collections.abc import Callable
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from exporters.synthetic import faults
+from exporters.synthetic.faults import Fault
+from exporters.synthetic.fleet import ConflictError, Fleet, Load, Node, NotFoundError
+from exporters.synthetic.source import SyntheticSource
+
+Result = TypeVar("Result")
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+_Gpu = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewNode(_Body):
+    """POST /v1/nodes"""
+
+    node: _Name
+    gpus: int = Field(8, ge=1, le=16)
+    model: Literal["H100", "A100", "L40S"] = "H100"
+
+
+class NewLoad(_Body):
+    """POST /v1/loads"""
+
+    node: str
+    gpus: list[_Gpu] = Field(min_length=1, max_length=16)
+    kind: Literal["training", "inference", "matrix", "compute", "sleep"]
+    utilization: float = Field(0.95, ge=0, le=1, allow_inf_nan=False)
+    job: str | None = Field(None, min_length=1, max_length=200)
+
+    @model_validator(mode="after")
+    def _each_gpu_once(self) -> Self:
+        if len(set(self.gpus)) < len(self.gpus):
+            raise ValueError("a GPU is named twice")
+        return self
+
+
+class NewFault(_Body):
+    """POST /v1/faults"""
+
+    kind: Literal[
+        "thermal_paste",
+        "fan_failure",
+        "power_cap",
+        "clock_stuck",
+        "hang",
+        "ecc_creep",
+        "off_the_bus",
+        "node_crash",
+    ]
+    node: str
+    gpu: _Gpu | None = None
+    severity: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    onset: Literal["step", "creeping"] = "step"
+    ramp_seconds: float = Field(600.0, gt=0, le=7 * 86_400, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _right_part(self) -> Self:
+        if (self.gpu is None) != (self.kind in faults.NODE_KINDS):
+            part = "a node, not a GPU" if self.kind in faults.NODE_KINDS else "a GPU: give gpu"
+            raise ValueError(f"{self.kind} befalls {part}")
+        return self
+
+
+class Control:
+    """The endpoints over one source."""
+
+    def __init__(self, source: SyntheticSource) -> None:
+        self.source = source
+        self.fleet: Fleet = source.fleet
+
+    def routes(self) -> list[Route]:
+        """For `service.build`."""
+        return [
+            Route("/v1/nodes", self.list_nodes, methods=["GET"]),
+            Route("/v1/nodes", self.add_node, methods=["POST"]),
+            Route("/v1/nodes/{node}", self.remove_node, methods=["DELETE"]),
+            Route("/v1/loads", self.list_loads, methods=["GET"]),
+            Route("/v1/loads", self.add_load, methods=["POST"]),
+            Route("/v1/loads/{id}", self.get_load, methods=["GET"]),
+            Route("/v1/loads/{id}", self.remove_load, methods=["DELETE"]),
+            Route("/v1/faults", self.list_faults, methods=["GET"]),
+            Route("/v1/faults", self.add_fault, methods=["POST"]),
+            Route("/v1/faults/{id}", self.clear_fault, methods=["DELETE"]),
+            Route("/v1/truth", self.truth, methods=["GET"]),
+        ]
+
+    async def list_nodes(self, _: Request) -> Response:
+        return JSONResponse({"nodes": [self._node(node) for node in self.fleet.nodes.values()]})
+
+    async def add_node(self, request: Request) -> Response:
+        body = NewNode.model_validate_json(await request.body())
+        node = _tried(lambda: self.fleet.add_node(body.node, body.gpus, body.model))
+        return JSONResponse(self._node(node), 201)
+
+    async def remove_node(self, request: Request) -> Response:
+        _tried(lambda: self.fleet.remove_node(request.path_params["node"]))
+        self.source.changed()
+        return Response(status_code=204)
+
+    async def list_loads(self, _: Request) -> Response:
+        return JSONResponse({"loads": [_load(load) for load in self.fleet.loads.values()]})
+
+    async def add_load(self, request: Request) -> Response:
+        body = NewLoad.model_validate_json(await request.body())
+        load = _tried(lambda: self.fleet.add_load(body.node, body.gpus, body.kind, body.utilization, body.job))
+        return JSONResponse(_load(load), 201, headers={"Location": f"/v1/loads/{load.id}"})
+
+    async def get_load(self, request: Request) -> Response:
+        return JSONResponse(_load(_tried(lambda: self.fleet.load(request.path_params["id"]))))
+
+    async def remove_load(self, request: Request) -> Response:
+        _tried(lambda: self.fleet.remove_load(request.path_params["id"]))
+        return Response(status_code=204)
+
+    async def list_faults(self, _: Request) -> Response:
+        return JSONResponse({"faults": [self._fault(fault) for fault in self.fleet.faults.values()]})
+
+    async def add_fault(self, request: Request) -> Response:
+        body = NewFault.model_validate_json(await request.body())
+        fault = _tried(lambda: self.fleet.add_fault(**body.model_dump()))
+        return JSONResponse(self._fault(fault), 201, headers={"Location": f"/v1/faults/{fault.id}"})
+
+    async def clear_fault(self, request: Request) -> Response:
+        _tried(lambda: self.fleet.clear_fault(request.path_params["id"]))
+        return Response(status_code=204)
+
+    async def truth(self, _: Request) -> Response:
+        return JSONResponse({"faults": [self._fault(fault) for fault in self.fleet.history]})
+
+    def _node(self, node: Node) -> dict[str, object]:
+        return {
+            "node": node.place.node,
+            "rack": node.place.rack,
+            "switch": node.place.switch,
+            "state": "down" if self.fleet.is_down(node.place.node) else "up",
+            "gpus": [{"gpu": each.gpu, "uuid": each.uuid, "model": each.model} for each in node.gpus],
+        }
+
+    def _fault(self, fault: Fault) -> dict[str, object]:
+        end = fault.end_seconds
+        return {
+            "id": fault.id,
+            "kind": fault.kind,
+            "node": fault.node,
+            "gpu": fault.gpu,
+            "severity": fault.severity,
+            "onset": fault.onset,
+            "ramp_seconds": fault.ramp_seconds if fault.onset == "creeping" else None,
+            "start": self.source.at(fault.start_seconds).isoformat(),
+            "end": None if end is None else self.source.at(end).isoformat(),
+        }
+
+
+def _load(load: Load) -> dict[str, object]:
+    return {
+        "id": load.id,
+        "node": load.node,
+        "gpus": list(load.gpus),
+        "kind": load.kind,
+        "utilization": load.utilization,
+        "job": load.job,
+        "state": load.state,
+        "reason": load.reason,
+    }
+
+
+def _tried(action: Callable[[], Result]) -> Result:
+    try:
+        return action()
+    except NotFoundError as error:
+        raise HTTPException(404, str(error)) from None
+    except ConflictError as error:
+        raise HTTPException(409, str(error)) from None

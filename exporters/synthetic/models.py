@@ -1,0 +1,83 @@
+"""The GPU models a fleet can be made of: figures from public data sheets, and what the physics needs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GpuModel:
+    """One product. Bandwidths are per GPU: NVLink both directions together, PCIe one direction."""
+
+    name: str
+    memory_mebibytes: float
+    reserved_mebibytes: float
+    idle_watts: float
+    limit_watts: float
+    sm_clock_megahertz: float
+    idle_sm_clock_megahertz: float
+    memory_clock_megahertz: float
+    idle_memory_clock_megahertz: float
+    slowdown_celsius: float
+    resistance_kelvin_per_watt: float
+    capacity_joules_per_kelvin: float
+    nvlink_megabytes_per_second: float
+    pcie_bytes_per_second: float
+    reads_memory_temperature: bool
+
+
+# Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB) and L40S.
+# Idle power, idle clocks and slowdown temperatures are typical of these boards; no data sheet states them.
+# Resistance puts a full load at the temperatures data centres report (H100: 650 W over 25 °C air → 67 °C);
+# capacity makes the time constant R·C 25 to 40 s.
+MODELS: dict[str, GpuModel] = {
+    "H100": GpuModel(
+        name="NVIDIA H100 80GB HBM3",
+        memory_mebibytes=81559,
+        reserved_mebibytes=551,
+        idle_watts=70,
+        limit_watts=700,
+        sm_clock_megahertz=1980,
+        idle_sm_clock_megahertz=345,
+        memory_clock_megahertz=2619,
+        idle_memory_clock_megahertz=2619,
+        slowdown_celsius=87,
+        resistance_kelvin_per_watt=0.065,
+        capacity_joules_per_kelvin=460,
+        nvlink_megabytes_per_second=900_000,
+        pcie_bytes_per_second=64e9,
+        reads_memory_temperature=True,
+    ),
+    "A100": GpuModel(
+        name="NVIDIA A100-SXM4-80GB",
+        memory_mebibytes=81920,
+        reserved_mebibytes=671,
+        idle_watts=60,
+        limit_watts=400,
+        sm_clock_megahertz=1410,
+        idle_sm_clock_megahertz=210,
+        memory_clock_megahertz=1593,
+        idle_memory_clock_megahertz=1593,
+        slowdown_celsius=87,
+        resistance_kelvin_per_watt=0.1,
+        capacity_joules_per_kelvin=300,
+        nvlink_megabytes_per_second=600_000,
+        pcie_bytes_per_second=32e9,
+        reads_memory_temperature=True,
+    ),
+    "L40S": GpuModel(
+        name="NVIDIA L40S",
+        memory_mebibytes=46068,
+        reserved_mebibytes=569,
+        idle_watts=35,
+        limit_watts=350,
+        sm_clock_megahertz=2520,
+        idle_sm_clock_megahertz=210,
+        memory_clock_megahertz=9001,
+        idle_memory_clock_megahertz=405,
+        slowdown_celsius=90,
+        resistance_kelvin_per_watt=0.13,
+        capacity_joules_per_kelvin=290,
+        nvlink_megabytes_per_second=0,
+        pcie_bytes_per_second=32e9,
+        reads_memory_temperature=False,
+    ),
+}

@@ -1,0 +1,200 @@
+"""The causal model, all GPUs at once: demand → clock and power → temperature → clock.
+
+Heat: one resistance and one capacity per GPU (first-order lag), solved exactly, so that any step length is stable.
+Power: idle + dynamic, the dynamic part rising with the clock to the power 2.2 (f·V², V rising with f).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from exporters.synthetic.arrays import Flags, Floats
+from exporters.synthetic.faults import Impairment
+from exporters.synthetic.models import GpuModel
+from exporters.synthetic.workload import Demand
+
+_CLOCK_EXPONENT = 2.2
+_SM_SHARE, _TENSOR_SHARE, _DRAM_SHARE = 0.36, 0.46, 0.34  # of the limit, at full activity and full clock
+_SPIN_SHARE = 0.16  # waiting ranks poll: they look busy and draw little
+_HUNG_SHARE = 0.03
+_IDLE_AFTER_SECONDS = 8.0
+_THERMAL_BAND_KELVIN = 2.0
+_LOWEST_CLOCK = 0.15
+
+REASON_IDLE, REASON_POWER_CAP, REASON_THERMAL = 0x1, 0x4, 0x20
+
+
+@dataclass(slots=True)
+class Cards:
+    """What never changes about a GPU: its model's figures and how this one came out of the factory."""
+
+    memory_mebibytes: Floats
+    reserved_mebibytes: Floats
+    idle_watts: Floats
+    limit_watts: Floats
+    sm_clock_megahertz: Floats
+    idle_sm_clock_megahertz: Floats
+    memory_clock_megahertz: Floats
+    idle_memory_clock_megahertz: Floats
+    slowdown_celsius: Floats
+    resistance_kelvin_per_watt: Floats
+    capacity_joules_per_kelvin: Floats
+    nvlink_megabytes_per_second: Floats
+    pcie_bytes_per_second: Floats
+    reads_memory_temperature: Floats
+    power_spread: Floats
+    pace_spread: Floats
+    inlet_offset_celsius: Floats
+
+
+@dataclass(slots=True)
+class State:
+    """What one moment leaves for the next: one value per GPU."""
+
+    temperature_celsius: Floats
+    memory_temperature_celsius: Floats
+    idle_seconds: Floats
+    gone_seconds: Floats
+    energy_millijoules: Floats
+    power_violation_nanoseconds: Floats
+    thermal_violation_nanoseconds: Floats
+    ecc_corrected: Floats
+    pcie_replays: Floats
+    remapped_rows: Floats
+
+
+@dataclass(slots=True)
+class Moment:
+    """What the GPUs do during one step: one value per GPU."""
+
+    utilization: Floats
+    tensor: Floats
+    dram: Floats
+    pace: Floats  # work done, as a share of what the job asks for
+    clock: Floats
+    idle: Flags
+    power_watts: Floats
+    limit_watts: Floats
+    power_throttled: Floats
+    thermal_throttled: Floats
+
+
+def manufacture(models: Sequence[GpuModel], rng: np.random.Generator) -> Cards:
+    """Cards of these models, each a little different: ±3 % in power and cooling, ±1 K by place in the rack."""
+    count = len(models)
+    figures = {
+        each.name: np.array([getattr(model, each.name) for model in models], np.float64)
+        for each in fields(GpuModel)
+        if each.name != "name"
+    }
+    cards = Cards(
+        **figures,
+        power_spread=1 + np.clip(rng.normal(0, 0.015, count), -0.03, 0.03),
+        pace_spread=1 + np.clip(rng.normal(0, 0.004, count), -0.01, 0.01),
+        inlet_offset_celsius=np.clip(rng.normal(0, 0.5, count), -1, 1),
+    )
+    cards.resistance_kelvin_per_watt *= 1 + np.clip(rng.normal(0, 0.015, count), -0.03, 0.03)
+    return cards
+
+
+def at_rest(cards: Cards, inlet_celsius: Floats) -> State:
+    """GPUs that have idled for long."""
+    count = len(cards.idle_watts)
+    warm = inlet_celsius + cards.inlet_offset_celsius + cards.idle_watts * cards.resistance_kelvin_per_watt
+    return State(warm, warm + 2.0, np.full(count, 60.0), *(np.zeros(count) for _ in range(7)))
+
+
+def advance(
+    cards: Cards,
+    state: State,
+    demand: Demand,
+    faults: Impairment,
+    inlet_celsius: Floats,
+    seconds: float,
+    rng: np.random.Generator,
+) -> Moment:
+    """One step of `seconds`: changes `state`, returns what was seen on the way."""
+    air = inlet_celsius + cards.inlet_offset_celsius
+    resistance = cards.resistance_kelvin_per_watt * (faults.contact + 0.8 * (faults.airflow - 1.0))
+    moment = _moment(cards, state, demand, faults, air, resistance)
+    _heat(cards, state, moment, faults, air, resistance, seconds)
+    _count(state, moment, faults, seconds, rng)
+    return moment
+
+
+def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air: Floats, resistance: Floats) -> Moment:
+    working = 1.0 - faults.hung
+    dynamic = (
+        cards.limit_watts
+        * cards.power_spread
+        * (_SM_SHARE * demand.utilization + _TENSOR_SHARE * demand.tensor + _DRAM_SHARE * demand.dram)
+    )
+    leak = cards.idle_watts * cards.power_spread * (1 + 0.004 * (state.temperature_celsius - 30.0))
+    limit = cards.limit_watts * faults.limit
+
+    # Near the slowdown temperature the GPU holds the power it can get rid of, not the power it may draw.
+    bearable = np.maximum((cards.slowdown_celsius - air) / resistance, leak)
+    room = np.clip((cards.slowdown_celsius - state.temperature_celsius) / _THERMAL_BAND_KELVIN, 0.0, 1.0)
+    thermal = np.where(bearable < limit, bearable + (limit - bearable) * room, limit)
+    by_power = _clock_within(limit - leak, dynamic * working)
+    by_heat = _clock_within(thermal - leak, dynamic * working)
+    clock = np.minimum(np.minimum(by_power, by_heat), faults.clock)
+
+    waiting = _waiting(demand, clock * working * cards.pace_spread)
+    work = working * (1.0 - waiting)
+    idle = state.idle_seconds >= _IDLE_AFTER_SECONDS
+    spinning = cards.limit_watts * (_SPIN_SHARE * demand.utilization * waiting * working + _HUNG_SHARE * faults.hung)
+    return Moment(
+        utilization=np.maximum(demand.utilization, faults.hung),
+        tensor=demand.tensor * work,
+        dram=demand.dram * work * clock,
+        pace=work * clock,
+        clock=clock,
+        idle=idle,
+        power_watts=leak + (dynamic * work + spinning) * clock**_CLOCK_EXPONENT,
+        limit_watts=limit,
+        power_throttled=np.clip((1.0 - by_power) * 12.0, 0.0, 1.0) * (by_power <= by_heat),
+        thermal_throttled=np.clip((1.0 - by_heat) * 12.0, 0.0, 1.0) * (by_heat < by_power),
+    )
+
+
+def _clock_within(budget_watts: Floats, dynamic_watts: Floats) -> Floats:
+    share = np.maximum(budget_watts, 1.0) / np.maximum(dynamic_watts, 1.0)
+    return np.clip(share, _LOWEST_CLOCK**_CLOCK_EXPONENT, 1.0) ** (1 / _CLOCK_EXPONENT)
+
+
+def _waiting(demand: Demand, pace: Floats) -> Floats:
+    # Ranks of a synchronous job finish a step together: the faster ones poll for the slowest one.
+    slowest = np.full(demand.slot.max(initial=0) + 1, np.inf)
+    np.minimum.at(slowest, demand.slot, pace)
+    return np.where(demand.synchronous > 0, 1.0 - slowest[demand.slot] / np.maximum(pace, 1e-6), 0.0)
+
+
+def _heat(
+    cards: Cards,
+    state: State,
+    moment: Moment,
+    faults: Impairment,
+    air: Floats,
+    resistance: Floats,
+    seconds: float,
+) -> None:
+    approach = 1.0 - np.exp(-seconds / (resistance * cards.capacity_joules_per_kelvin))
+    goal = air + moment.power_watts * resistance
+    state.temperature_celsius += (goal - state.temperature_celsius) * approach
+    shared = moment.power_watts * cards.resistance_kelvin_per_watt * 0.85
+    memory_goal = air + 2.0 + (shared + 18.0 * moment.dram) * faults.airflow
+    state.memory_temperature_celsius += (memory_goal - state.memory_temperature_celsius) * approach
+
+
+def _count(state: State, moment: Moment, faults: Impairment, seconds: float, rng: np.random.Generator) -> None:
+    state.idle_seconds = np.where(moment.utilization > 0, 0.0, state.idle_seconds + seconds)
+    state.gone_seconds = np.where(faults.gone, state.gone_seconds + seconds, 0.0)
+    state.energy_millijoules += np.rint(moment.power_watts * seconds * 1e3)
+    state.power_violation_nanoseconds += np.rint(moment.power_throttled * seconds * 1e9)
+    state.thermal_violation_nanoseconds += np.rint(moment.thermal_throttled * seconds * 1e9)
+    errors = rng.poisson(faults.ecc_per_second * seconds).astype(np.float64)
+    state.ecc_corrected += errors
+    state.remapped_rows += rng.binomial(errors.astype(np.int64), 0.002)
+    state.pcie_replays += rng.poisson(faults.replays_per_second * seconds)

@@ -1,0 +1,133 @@
+"""The fleet at full speed into a recording, with its truth beside it."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from exporters import recording, signals
+from exporters.synthetic import sensors
+from exporters.synthetic.arrays import Floats, Integers
+from exporters.synthetic.chance import Faults, Jobs
+from exporters.synthetic.fleet import Fleet
+
+_SIGNALS = (*signals.DIRECT, signals.MEMORY, *signals.VIOLATIONS)
+_ROWS_PER_GROUP = 65_536
+_LONGEST_STEP_SECONDS = 5.0
+_WARM_UP_SECONDS = 600.0
+
+
+class Recorder:
+    """Writes `recording.parquet` and `truth.parquet` into `folder`."""
+
+    def __init__(self, fleet: Fleet, folder: Path, start: datetime, hours: float, step: float, faults: int) -> None:
+        self.folder = folder
+        self.steps = round(hours * 3600 / step)
+        self._fleet = fleet
+        self._start = start
+        self._step = step
+        rng = np.random.default_rng([fleet.seed, 1])
+        self._jobs = Jobs(fleet, rng)
+        self._parts = max(1, int(np.ceil(step / _LONGEST_STEP_SECONDS)))
+        for _ in range(int(_WARM_UP_SECONDS / _LONGEST_STEP_SECONDS)):
+            self._jobs.step(_LONGEST_STEP_SECONDS)
+            fleet.step(_LONGEST_STEP_SECONDS)
+        self._zero = fleet.seconds
+        self._faults = Faults(fleet, faults, hours * 3600, rng)
+        self._labels = _Labels(fleet)
+        self._names: dict[str, int] = {}
+
+    def run(self) -> Iterator[int]:
+        """Records; yields the steps done since the last time. Nothing is left behind when it is broken off."""
+        writer = recording.Writer(self.folder / "recording.parquet", _SIGNALS)
+        try:
+            per_group = max(1, _ROWS_PER_GROUP // self._labels.gpus)
+            for first in range(0, self.steps, per_group):
+                count = min(per_group, self.steps - first)
+                self._group(writer, first, count)
+                yield count
+            recording.write_truth(self.folder / "truth.parquet", self._truth())
+            writer.close()
+        except BaseException:
+            writer.discard()
+            raise
+
+    def _group(self, writer: recording.Writer, first: int, count: int) -> None:
+        gpus = self._labels.gpus
+        values = np.empty((len(_SIGNALS), count, gpus), np.float32)
+        job = np.empty((count, gpus), np.int64)
+        for index in range(count):
+            before = self._fleet.matrix()
+            self._advance()
+            values[:, index] = _signals(self._fleet.matrix(), before, self._step)
+            job[index] = self._job_of_gpu()
+        micros = round(self._start.timestamp() * 1e6) + np.rint(
+            (np.arange(first, first + count) + 1) * self._step * 1e6
+        ).astype(np.int64)
+        texts = self._labels.repeated(count) | {"job": (job.ravel(), list(self._names))}
+        writer.write(np.repeat(micros, gpus), texts, values.reshape(len(_SIGNALS), -1))
+
+    def _advance(self) -> None:
+        self._jobs.step(self._step)
+        self._faults.step()
+        for _ in range(self._parts):
+            self._fleet.step(self._step / self._parts)
+
+    def _job_of_gpu(self) -> Integers:
+        codes = np.full(self._labels.gpus, -1)
+        for load in self._fleet.loads.values():
+            if load.state == "running" and load.job:
+                rows = self._fleet.rows(load.node)[list(load.gpus)]
+                codes[rows] = self._names.setdefault(load.job, len(self._names))
+        return codes
+
+    def _truth(self) -> list[dict[str, object]]:
+        return [
+            {
+                "node": fault.node,
+                "gpu": None if fault.gpu is None else str(fault.gpu),
+                "kind": fault.kind,
+                "severity": fault.severity,
+                "start": self._at(fault.start_seconds),
+                "end": self._at(self._fleet.seconds if fault.end_seconds is None else fault.end_seconds),
+            }
+            for fault in self._fleet.history
+        ]
+
+    def _at(self, fleet_seconds: float) -> datetime:
+        return self._start + timedelta(seconds=fleet_seconds - self._zero)
+
+
+class _Labels:
+    # The label columns of one step, as codes, repeated for every step of a row group.
+    def __init__(self, fleet: Fleet) -> None:
+        pairs = list(fleet.identities())
+        self.gpus = len(pairs)
+        self._columns: dict[str, Sequence[str]] = {
+            "node": [node.place.node for node, _ in pairs],
+            "gpu": [str(gpu.gpu) for _, gpu in pairs],
+            "model": [gpu.model for _, gpu in pairs],
+            "rack": [node.place.rack for node, _ in pairs],
+        }
+
+    def repeated(self, steps: int) -> dict[str, tuple[Integers, Sequence[str]]]:
+        result: dict[str, tuple[Integers, Sequence[str]]] = {}
+        for name, column in self._columns.items():
+            texts = list(dict.fromkeys(column))
+            codes = np.array([texts.index(each) for each in column])
+            result[name] = (np.tile(codes, steps), texts)
+        return result
+
+
+def _signals(now: Floats, before: Floats, seconds: float) -> Floats:
+    """Readings → the recording's columns; violations become the share of the step."""
+    row = sensors.ROW
+    direct = [now[row[signal.field]] / signal.factor for signal in signals.DIRECT.values()]
+    used = now[row["framebuffer_used_mebibytes"]]
+    total = used + now[row["framebuffer_free_mebibytes"]] + now[row["framebuffer_reserved_mebibytes"]]
+    shares = []
+    for field in signals.VIOLATIONS.values():
+        spent = (now[row[field]] - before[row[field]]) / 1e9 / seconds
+        shares.append(np.where(spent < 0, np.nan, np.minimum(spent, 1.0)))  # restarted: nothing to compare with
+    return np.stack([*direct, used / total, *shares])

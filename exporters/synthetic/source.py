@@ -1,0 +1,101 @@
+"""The fleet in real time: advanced by a background task, so that time passes also when nobody scrapes."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from exporters import dcgm, exposition, guard
+from exporters.discovery import Place
+from exporters.service import NodeDownError, UnknownNodeError
+from exporters.synthetic.fleet import Fleet
+
+_LONGEST_STEP_SECONDS = 5.0
+_LONGEST_GAP_SECONDS = 60.0
+_STALLED_SECONDS = 15.0
+
+
+class SyntheticSource:
+    """A fleet and its clock. `speed` is fleet seconds per second."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        speed: float = 1.0,
+        interval_seconds: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fleet = fleet
+        self.speed = speed
+        self.started = datetime.now(UTC)
+        self._interval = interval_seconds
+        self._monotonic = monotonic
+        self._last = monotonic()
+        self._step_seconds = 0.0
+        self._pages: dict[str, str] = {}
+        fleet.step(self._interval * speed)
+        self._offset = fleet.seconds
+
+    def at(self, fleet_seconds: float) -> datetime:
+        """The time of day at which the fleet's clock showed this."""
+        return self.started + timedelta(seconds=(fleet_seconds - self._offset) / self.speed)
+
+    def advance(self) -> None:
+        """Catches up with the clock; a gap (the machine slept) is skipped, not simulated."""
+        now = self._monotonic()
+        gap, self._last = now - self._last, now
+        self.started += timedelta(seconds=max(gap - _LONGEST_GAP_SECONDS, 0.0))
+        due = min(gap, _LONGEST_GAP_SECONDS) * self.speed
+        count = math.ceil(due / _LONGEST_STEP_SECONDS)
+        began = time.perf_counter()
+        for _ in range(count):
+            self.fleet.step(due / count)
+        self._step_seconds = time.perf_counter() - began
+        self.changed()
+
+    def changed(self) -> None:
+        """Forgets the pages written before."""
+        self._pages.clear()
+
+    async def run(self) -> None:
+        """Advances the fleet until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            self.advance()
+
+    def places(self) -> Sequence[Place]:
+        return [node.place for node in self.fleet.nodes.values()]
+
+    def page(self, node: str) -> str:
+        if node not in self.fleet.nodes:
+            raise UnknownNodeError(node)
+        if self.fleet.is_down(node):
+            raise NodeDownError(f"node {node} is down")
+        return guard.collect({"dcgm": lambda: self._dcgm(node), "age": lambda: self._ages(node)})
+
+    def about(self) -> str:
+        return exposition.family(
+            "stethos_exporter_nodes",
+            "gauge",
+            "Nodes this exporter speaks for.",
+            [("", float(len(self.fleet.nodes)))],
+        ) + exposition.family(
+            "stethos_exporter_step_duration_seconds",
+            "gauge",
+            "How long the last advance of the fleet took.",
+            [("", self._step_seconds)],
+        )
+
+    def unready(self) -> str | None:
+        age = self._monotonic() - self._last
+        return None if age < _STALLED_SECONDS else f"the fleet has not moved for {age:.0f} s"
+
+    def _dcgm(self, node: str) -> str:
+        if node not in self._pages:
+            self._pages[node] = dcgm.expose(self.fleet.readings(node), node)
+        return self._pages[node]
+
+    def _ages(self, node: str) -> str:
+        age = self._monotonic() - self._last
+        return guard.ages({reading.identity.gpu: age for reading in self.fleet.readings(node)})

@@ -1,0 +1,180 @@
+"""Numba on all cores.
+
+Sixteen columns, a column being one group's values of one signal at one step, are sorted side by side
+by a network, which has no branch to mispredict; after that both medians are a search.
+"""
+
+import threading
+
+import numpy as np
+from numba import get_num_threads, njit, prange, set_num_threads
+from numpy.typing import NDArray
+
+from kernels.group_deviation.arrays import Deviation, Floats, Integers
+
+LANES = 16
+READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
+
+
+@njit(cache=True, nogil=True)
+def count_finite(column: Floats) -> int:
+    """How many values stand before the infinities at the end of a sorted column."""
+    low, high = 0, column.size
+    while low < high:
+        middle = (low + high) // 2
+        if column[middle] < np.inf:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True, nogil=True)
+def middle_value(column: Floats, count: int) -> float:
+    """The median of a sorted column's first `count` values."""
+    # Halved before the sum: two large doubles would overflow.
+    return 0.5 * np.float64(column[(count - 1) // 2]) + 0.5 * np.float64(column[count // 2])
+
+
+@njit(cache=True, nogil=True)
+def middle_distance(column: Floats, count: int, centre: float) -> float:
+    """The median distance of a sorted column's first `count` values to the centre, without another sort.
+
+    The `rank` nearest values are neighbours in the sorted column: of all runs of that length it is
+    the one whose farther end is nearest, and that end changes sides once along the column.
+    """
+    share = 1.0 if count % 2 else 0.5
+    median = 0.0
+    for rank in range((count + 1) // 2, count // 2 + 2):
+        low, high = 0, count - rank
+        while low < high:
+            first = (low + high) // 2
+            if column[first + rank - 1] - centre < centre - column[first]:
+                low = first + 1
+            else:
+                high = first
+        distance = max(column[low + rank - 1] - centre, centre - column[low])
+        if low > 0:
+            distance = min(distance, centre - column[low - 1])
+        median += share * distance
+    return median
+
+
+@njit(cache=True, nogil=True)
+def in_spreads(difference: float, scale: float) -> float:
+    """The difference over the scale; over a scale of zero it is 0 or infinite, never an error."""
+    if difference == 0:
+        return 0.0
+    if scale == 0:
+        return difference * np.inf
+    return difference / scale
+
+
+@njit(cache=True, nogil=True)
+def sort_columns(rows: Floats) -> None:
+    """Sort every column of [size, LANES] by Batcher's merge exchange (Knuth vol. 3, 5.2.2, algorithm M)."""
+    size = rows.shape[0]
+    top = 1
+    while 2 * top < size:
+        top *= 2
+    block = top
+    while block > 0:
+        span, wanted, distance = top, 0, block
+        while True:
+            for low in range(size - distance):
+                if low & block == wanted:
+                    high = low + distance
+                    for lane in range(LANES):
+                        a, b = rows[low, lane], rows[high, lane]
+                        rows[low, lane] = a if a < b else b
+                        rows[high, lane] = b if a < b else a
+            if span == block:
+                break
+            distance, span, wanted = span - block, span // 2, block
+        block //= 2
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _fill(
+    values: Floats,
+    shape: tuple[int, int, int],
+    members: Integers,
+    offsets: Integers,
+    floors: NDArray[np.float64],
+    minimum: int,
+    median: Floats,
+    mad: Floats,
+    deviation: Floats,
+) -> None:
+    signals, gpus, steps = shape
+    groups = offsets.size - 1
+    lanes = signals * steps
+    for work in prange(groups * ((lanes + LANES - 1) // LANES)):
+        group = work % groups
+        start, end = offsets[group], offsets[group + 1]
+        begin = work // groups * LANES
+        width = min(LANES, lanes - begin)
+
+        # Where each lane's signal and step start in the flat arrays.
+        origin = np.empty((3, LANES), np.int64)
+        for lane in range(width):
+            signal, step = (begin + lane) // steps, (begin + lane) % steps
+            origin[0, lane] = signal * gpus * steps + step
+            origin[1, lane] = (signal * groups + group) * steps + step
+            origin[2, lane] = signal * members.size * steps + step
+
+        rows = np.full((end - start, LANES), np.inf, values.dtype)
+        for slot in range(start, end):
+            for lane in range(width):
+                value = values[origin[0, lane] + members[slot] * steps]
+                if abs(value) < np.inf:
+                    rows[slot - start, lane] = value
+        sort_columns(rows)
+
+        centres, scales = np.full(LANES, np.nan), np.full(LANES, np.nan)
+        for lane in range(width):
+            column = rows[:, lane]
+            count = count_finite(column)
+            spread = np.nan
+            if count >= minimum:
+                centres[lane] = middle_value(column, count)
+                spread = middle_distance(column, count, centres[lane])
+                scales[lane] = 1.4826 * max(spread, floors[(begin + lane) // steps])
+            median[origin[1, lane]] = centres[lane]
+            mad[origin[1, lane]] = spread
+        for slot in range(start, end):
+            for lane in range(width):
+                difference = values[origin[0, lane] + members[slot] * steps] - centres[lane]
+                deviation[origin[2, lane] + slot * steps] = in_spreads(difference, scales[lane])
+
+
+# Numba's own thread pool, its fallback where there is no OpenMP, aborts the process when entered twice.
+_one_at_a_time = threading.Lock()
+
+
+def fill(
+    values: Floats,
+    members: Integers,
+    offsets: Integers,
+    floors: NDArray[np.float64],
+    minimum: int,
+    out: Deviation,
+) -> None:
+    """Compute into `out`; the arguments are checked, values are 3-D and the floors one per signal."""
+    threads = get_num_threads()
+    with _one_at_a_time:
+        set_num_threads(min(threads, 1 + out.deviation.size // READINGS_PER_THREAD))
+        try:
+            _fill(
+                values.reshape(-1),
+                values.shape,
+                members,
+                offsets,
+                floors,
+                minimum,
+                out.median.reshape(-1),
+                out.mad.reshape(-1),
+                out.deviation.reshape(-1),
+            )
+        finally:
+            set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Takes jobs, keeps them, and places them on GPUs that will let them finish."""

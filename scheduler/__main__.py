@@ -1,0 +1,61 @@
+"""python -m scheduler serve | agent"""
+
+from pathlib import Path
+
+import click
+
+from . import log
+
+
+@click.group(context_settings={"show_default": True})
+def main() -> None:
+    """Stethos' scheduler and its agents."""
+    log.configure()
+
+
+HOME = click.option(
+    "--home", envvar="STETHOS_HOME", type=click.Path(path_type=Path), default=Path(".stethos"), help="State folder."
+)
+TOKEN_FILE = click.option(
+    "--token-file", type=click.Path(path_type=Path), help="The token, made there if missing.  [default: HOME/token]"
+)
+
+
+@main.command()
+@HOME
+@TOKEN_FILE
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes a free one.")
+@click.option("--prometheus", metavar="URL", help="Where the anomaly scores are read; without it there are none.")
+@click.option("--database", type=click.Path(path_type=Path), help="SQLite file.  [default: HOME/scheduler.sqlite]")
+@click.option("--workload", type=click.FloatRange(0, 50), help="Jobs per minute that the generator submits.")
+@click.option("--block-score", type=click.FloatRange(min=0), default=1.0, help="No new work from this score on.")
+@click.option("--clear-score", type=click.FloatRange(min=0), default=0.7, help="Work again under this score ...")
+@click.option("--clear-seconds", type=click.FloatRange(min=0), default=20.0, help="... held for so long.")
+@click.option(
+    "--alert-ttl", type=click.FloatRange(min=1), default=900.0, help="Seconds after which an alert holds nothing."
+)
+def serve(**options: object) -> None:
+    """Keep the queue, place the jobs, serve the API and the console."""
+    from .serve import run
+
+    run(**options)  # type: ignore[arg-type]
+
+
+@main.command()
+@HOME
+@TOKEN_FILE
+@click.option("--server", default="http://127.0.0.1:8080", metavar="URL", help="The scheduler.")
+@click.option("--node", help="This node's name.  [default: the host's name]")
+@click.option("--gpus", type=click.IntRange(1, 1024), help="How many GPUs.  [default: what nvidia-smi lists]")
+@click.option("--rack", help="The rack it stands in.")
+@click.option("--synthetic", metavar="URL", help="Serve all nodes of this synthetic exporter instead.")
+def agent(**options: object) -> None:
+    """Run jobs on this machine, or on a synthetic fleet."""
+    from .agent.run import run
+
+    run(**options)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The node's side: says that it lives, fetches work, runs it, and reports how it ended."""

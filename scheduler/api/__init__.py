@@ -1,0 +1,83 @@
+"""The HTTP API: the table of its parts, put together as one application."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from ..auth import RequireToken
+from ..cycle import Cycle, Settings
+from ..exposition import Metrics
+from ..health import Prometheus
+from ..queue import Queue
+from ..store import Store
+from ..workload import Workload
+from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, workload
+from .context import Context
+from .endpoint import Endpoint
+from .problems import Problem, on_crash, on_http_error, on_problem
+
+VERSION = "0.1.0"
+
+ENDPOINTS: Sequence[Endpoint] = [
+    *jobs.ENDPOINTS,
+    *nodes.ENDPOINTS,
+    *alerts.ENDPOINTS,
+    *fleet.ENDPOINTS,
+    *events.ENDPOINTS,
+    *workload.ENDPOINTS,
+    *agents.ENDPOINTS,
+    *probes.ENDPOINTS,
+    *pages.ENDPOINTS,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    database: Path
+    token: str
+    token_file: Path
+    loopback: bool = True
+    prometheus: str | None = None
+    #: Jobs per minute of the generator; None leaves it as it was.
+    workload: float | None = None
+    alert_ttl_seconds: float = 900.0
+    settings: Settings = field(default_factory=Settings)
+
+
+def application(configuration: Configuration) -> Starlette:
+    """The scheduler as an ASGI application; its periodic work runs within its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        store = Store(configuration.database)
+        metrics = Metrics()
+        queue = Queue(store, metrics, configuration.alert_ttl_seconds)
+        stale = configuration.settings.thresholds.stale_seconds
+        prometheus = Prometheus(configuration.prometheus, stale) if configuration.prometheus else None
+        cycle = Cycle(queue, prometheus, configuration.settings)
+        generator = Workload(queue, random.Random())  # noqa: S311 - nothing secret hangs on it
+        app.state.context = Context(queue, cycle, generator, metrics, configuration.token, configuration.token_file)
+        cycle.start()
+        await generator.start(configuration.workload)
+        yield
+        await generator.stop()
+        await cycle.stop()
+        store.close()
+
+    app = Starlette(
+        routes=[endpoint.route() for endpoint in ENDPOINTS],
+        lifespan=lifespan,
+        middleware=[Middleware(RequireToken, token=configuration.token, loopback=configuration.loopback)],
+        exception_handlers={Problem: on_problem, HTTPException: on_http_error, Exception: on_crash},
+    )
+    app.state.openapi = openapi.document(ENDPOINTS, VERSION)
+    app.state.docs = pages.render(app.state.openapi)
+    app.state.stopping = asyncio.Event()
+    return app

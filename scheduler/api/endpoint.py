@@ -1,0 +1,85 @@
+"""One declaration per endpoint: the routes and the OpenAPI document both come from it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .problems import Problem, from_validation
+
+BODY_LIMIT = 1 << 20
+
+B = TypeVar("B", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Body(BaseModel):
+    """What clients send: unknown fields, NaN and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
+
+
+class Parameters(BaseModel):
+    """A query string, which has only text in it; unknown parameters are errors too."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A path, a method, and what goes in and comes out."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    status: int = 200
+    query: type[Parameters] | None = None
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    media_type: str = "application/json"
+    headers: Mapping[str, str] | None = None
+    #: Statuses of the problems it answers with, beside 401, 413 and 422.
+    problems: tuple[int, ...] = ()
+
+    def route(self) -> Route:
+        return Route(self.path, self.handler, methods=[self.method], name=f"{self.method} {self.path}")
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, refused as soon as it is too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
+    return bytes(body)
+
+
+async def parse(request: Request, model: type[B]) -> B:
+    """The body as `model`; a Problem says what is wrong with it."""
+    try:
+        return model.model_validate_json(await read_body(request))
+    except ValidationError as error:
+        raise from_validation(error, "the body") from error
+
+
+def parse_query(request: Request, model: type[M]) -> M:
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise from_validation(error, "the query") from error
+
+
+def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(model.model_dump_json(), status, headers, media_type="application/json")

@@ -1,0 +1,274 @@
+"""/v1/nodes: register, look, remove, drain, and cordon single GPUs."""
+
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..clock import rfc3339
+from ..fleet import GpuState, gpu_state
+from ..health import Reading
+from ..jobs import Job, JobState, JobType
+from ..nodes import Cordon, Drain, Gpu, Node, NodeState, Owner
+from ..queue import BusyNodeError
+from ..store import Transaction, jobs
+from ..store import nodes as stored
+from .context import Context, context
+from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_query
+from .problems import Problem
+
+NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
+
+
+class GpuRequest(Body):
+    gpu: Annotated[int, Field(ge=0, le=1023)]
+    uuid: str | None = None
+    model: str | None = None
+
+
+class NodeRequest(Body):
+    node: NodeName
+    gpus: Annotated[int, Field(ge=1, le=1024)] | Annotated[list[GpuRequest], Field(min_length=1, max_length=1024)]
+    model: str | None = None
+    rack: str | None = None
+    kind: Annotated[str, Field(pattern=r"^(real|synthetic)$")] = "real"
+
+    def described(self) -> list[Gpu]:
+        if isinstance(self.gpus, int):
+            return [Gpu(index, None, self.model) for index in range(self.gpus)]
+        return [Gpu(gpu.gpu, gpu.uuid, gpu.model or self.model) for gpu in self.gpus]
+
+
+class ReasonRequest(Body):
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class RemoveQuery(Parameters):
+    force: Annotated[bool, Field(description="Remove it even while jobs run there; they are queued again.")] = False
+
+
+class GpuJob(Answer):
+    id: str
+    name: str
+    type: JobType
+    priority: str
+    state: JobState
+
+    @classmethod
+    def of(cls, job: Job | None) -> "GpuJob | None":
+        if job is None:
+            return None
+        wanted = job.specification
+        return cls(id=job.id, name=job.name, type=wanted.type, priority=wanted.priority.name, state=job.state)
+
+
+class CordonAnswer(Answer):
+    reason: str
+    owner: Owner
+    since: str
+
+    @classmethod
+    def of(cls, cordon: Cordon | None) -> "CordonAnswer | None":
+        if cordon is None:
+            return None
+        return cls(reason=cordon.reason, owner=cordon.owner, since=rfc3339(cordon.since))
+
+
+class GpuAnswer(Answer):
+    gpu: int
+    uuid: str | None
+    model: str | None
+    state: GpuState
+    score: Annotated[float | None, Field(description="The detector's; from 1 on the GPU is bad. Null: no opinion.")]
+    score_age_seconds: float | None
+    job: GpuJob | None
+    cordon: CordonAnswer | None
+
+
+class DrainAnswer(Answer):
+    reason: str
+    owner: Owner
+    since: str
+
+    @classmethod
+    def of(cls, drain: Drain | None) -> "DrainAnswer | None":
+        if drain is None:
+            return None
+        return cls(reason=drain.reason, owner=drain.owner, since=rfc3339(drain.since))
+
+
+class NodeAnswer(Answer):
+    node: str
+    rack: str | None
+    kind: str
+    state: NodeState
+    reason: str | None
+    placeable: bool
+    drain: DrainAnswer | None
+    gpus: list[GpuAnswer]
+
+    @classmethod
+    def of(cls, node: Node, held: dict[str, Job], reading: Reading, stale_seconds: float) -> "NodeAnswer":
+        return cls(
+            node=node.name,
+            rack=node.rack,
+            kind=node.kind,
+            state=node.state,
+            reason=node.why,
+            placeable=node.placeable,
+            drain=DrainAnswer.of(node.drain),
+            gpus=[_gpu(node, gpu, held, reading, stale_seconds) for gpu in node.gpus],
+        )
+
+
+class NodeList(Answer):
+    nodes: list[NodeAnswer]
+
+
+def _gpu(node: Node, gpu: Gpu, held: dict[str, Job], reading: Reading, stale_seconds: float) -> GpuAnswer:
+    health = reading.at((node.name, gpu.index), stale_seconds)
+    return GpuAnswer(
+        gpu=gpu.index,
+        uuid=gpu.uuid,
+        model=gpu.model,
+        state=gpu_state(node, gpu.index),
+        score=round(health.score, 4) if health else None,
+        score_age_seconds=round(health.age, 1) if health else None,
+        job=GpuJob.of(held.get(node.held.get(gpu.index, ""))),
+        cordon=CordonAnswer.of(node.cordon(gpu.index)),
+    )
+
+
+async def list_nodes(request: Request) -> Response:
+    fleet = await context(request).fleet(with_jobs=True)
+    known = [_answer(context(request), node, fleet.stored.jobs) for node in fleet.stored.nodes]
+    return answer(NodeList(nodes=known))
+
+
+async def register(request: Request) -> Response:
+    wanted = await parse(request, NodeRequest)
+    gpus = wanted.described()
+    if len({gpu.index for gpu in gpus}) != len(gpus):
+        raise Problem(422, f"a GPU index of {wanted.node} comes twice", [{"pointer": "/gpus", "detail": "twice"}])
+    node = await context(request).queue.register(wanted.node, wanted.rack, wanted.kind, gpus)
+    return await _respond(request, node, 201, {"Location": f"/v1/nodes/{node.name}"})
+
+
+async def get(request: Request) -> Response:
+    try:
+        node = await context(request).queue.store.read(stored.get, request.path_params["node"])
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    return await _respond(request, node)
+
+
+async def remove(request: Request) -> Response:
+    query = parse_query(request, RemoveQuery)
+    try:
+        await context(request).queue.remove(request.path_params["node"], query.force)
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    except BusyNodeError as error:
+        raise Problem(409, str(error)) from error
+    return Response(status_code=204)
+
+
+async def drain(request: Request) -> Response:
+    reason = (await parse(request, ReasonRequest)).reason
+    try:
+        node = await context(request).queue.drain(request.path_params["node"], reason)
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    return await _respond(request, node)
+
+
+async def undrain(request: Request) -> Response:
+    try:
+        node = await context(request).queue.undrain(request.path_params["node"])
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    return await _respond(request, node)
+
+
+async def cordon(request: Request) -> Response:
+    reason = (await parse(request, ReasonRequest)).reason
+    params = request.path_params
+    try:
+        node = await context(request).queue.cordon(params["node"], params["gpu"], reason)
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    return await _respond(request, node)
+
+
+async def uncordon(request: Request) -> Response:
+    params = request.path_params
+    try:
+        node = await context(request).queue.uncordon(params["node"], params["gpu"])
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    return await _respond(request, node)
+
+
+def _held(tx: Transaction, node: Node) -> dict[str, Job]:
+    return {job: jobs.get(tx, job) for job in set(node.held.values())}
+
+
+def _answer(at: Context, node: Node, held: dict[str, Job]) -> NodeAnswer:
+    return NodeAnswer.of(node, held, at.cycle.reading, at.cycle.settings.thresholds.stale_seconds)
+
+
+async def _respond(request: Request, node: Node, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    held = await context(request).queue.store.read(_held, node)
+    return answer(_answer(context(request), node, held), status, headers)
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/v1/nodes", list_nodes, "All nodes with their GPUs.", answer=NodeList),
+    Endpoint(
+        "POST",
+        "/v1/nodes",
+        register,
+        "Make a node known, or renew what is known of it. Its agent does this.",
+        status=201,
+        body=NodeRequest,
+        answer=NodeAnswer,
+    ),
+    Endpoint("GET", "/v1/nodes/{node}", get, "One node.", answer=NodeAnswer, problems=(404,)),
+    Endpoint(
+        "DELETE",
+        "/v1/nodes/{node}",
+        remove,
+        "Forget a node. While its agent lives, the node comes back.",
+        status=204,
+        query=RemoveQuery,
+        problems=(404, 409),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/nodes/{node}/drain",
+        drain,
+        "No new work there; what runs goes on. Only a person lifts it again.",
+        body=ReasonRequest,
+        answer=NodeAnswer,
+        problems=(404,),
+    ),
+    Endpoint("POST", "/v1/nodes/{node}/undrain", undrain, "Take work again.", answer=NodeAnswer, problems=(404,)),
+    Endpoint(
+        "POST",
+        "/v1/nodes/{node}/gpus/{gpu:int}/cordon",
+        cordon,
+        "No new work on one GPU.",
+        body=ReasonRequest,
+        answer=NodeAnswer,
+        problems=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/nodes/{node}/gpus/{gpu:int}/uncordon",
+        uncordon,
+        "Lift everybody's cordon on one GPU. New evidence may bring one back.",
+        answer=NodeAnswer,
+        problems=(404,),
+    ),
+]

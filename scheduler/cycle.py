@@ -1,0 +1,197 @@
+"""The periodic work: place, expire leases and timeouts, read health. APScheduler keeps the time."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from . import placement
+from .clock import now, rfc3339
+from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
+from .jobs import Job
+from .nodes import Node
+from .queue import Queue
+from .store import Transaction, attempts, jobs, nodes
+
+log = structlog.get_logger()
+
+SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All in seconds, but for the batch: placements in one commit."""
+
+    lost_seconds: float = 10.0
+    start_seconds: float = 30.0
+    place_every: float = 1.0
+    expire_every: float = 1.0
+    health_every: float = 5.0
+    batch: int = 200
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+class Cycle:
+    def __init__(self, queue: Queue, prometheus: Prometheus | None, settings: Settings) -> None:
+        self.settings = settings
+        self.reading = Reading.none("off" if prometheus is None else "unreachable")
+        self.reasons: Mapping[tuple[int, int], str] = {}
+        self._queue = queue
+        self._prometheus = prometheus
+        self._verdicts: dict[Place, Verdict] = {}
+        self._ticked_at = now()
+        self._scheduler = AsyncIOScheduler(
+            timezone="UTC",
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30},
+        )
+        self._placing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Needs a running event loop."""
+        add = self._scheduler.add_job
+        add(self._queue.kicked.set, "interval", seconds=self.settings.place_every, id="place")
+        add(self.expire, "interval", seconds=self.settings.expire_every, id="expire")
+        if self._prometheus:
+            add(
+                self.read_health,
+                "interval",
+                seconds=self.settings.health_every,
+                id="health",
+                next_run_time=datetime.now(UTC),
+            )
+        self._scheduler.start()
+        self._placing = asyncio.create_task(self._place_when_kicked())
+
+    async def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+        if self._placing:
+            self._placing.cancel()
+            await asyncio.gather(self._placing, return_exceptions=True)
+        if self._prometheus:
+            await self._prometheus.close()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last complete placement pass."""
+        return now() - self._ticked_at
+
+    async def _place_when_kicked(self) -> None:
+        while True:
+            await self._queue.kicked.wait()
+            self._queue.kicked.clear()
+            try:
+                await self.place()
+            except Exception:
+                log.exception("a placement pass failed; the next one tries again")
+                await asyncio.sleep(self.settings.place_every)
+
+    async def place(self) -> None:
+        """One pass. Reading, deciding and committing are one transaction: nothing changes in between."""
+        with self._queue.metrics.placement_seconds.time():
+            plan = await self._queue.store.write(_place, self.scores(), self.settings.batch)
+        self.reasons = plan.reasons
+        self._ticked_at = now()
+        placements = self._queue.metrics.placements
+        placements.labels("placed").inc(len(plan.assignments))
+        placements.labels("unplaceable").inc(len(plan.reasons))
+        if plan.assignments:
+            self._queue.wake({share.node for assignment in plan.assignments for share in assignment.shares})
+        if len(plan.assignments) == self.settings.batch:
+            self._queue.kicked.set()
+
+    async def expire(self) -> None:
+        """Nodes not heard, jobs out of time, cordons not renewed."""
+        queue = self._queue
+        lost = self.settings.lost_seconds
+        silent = [
+            (node.name, now() - queue.heard.get(node.name, queue.started_at))
+            for node in await queue.store.read(nodes.get_all)
+            if node.reachable and now() - queue.heard.get(node.name, queue.started_at) > lost
+        ]
+        ended = await queue.store.write(_expire, silent, self.settings.start_seconds)
+        for name, seconds in silent:
+            log.warning("node lost", node=name, silent_seconds=round(seconds, 1))
+        queue.finished(ended)
+        if ended or silent:
+            queue.wake()
+            queue.kicked.set()
+
+    async def read_health(self) -> None:
+        """One reading; what it makes of each GPU becomes or lifts a cordon."""
+        assert self._prometheus is not None
+        before = self.reading.state
+        try:
+            scores = await self._prometheus.scores()
+            self.reading = Reading("fresh", now(), scores)
+        except HealthUnavailableError as error:
+            self._queue.metrics.health_errors.inc()
+            self.reading = Reading("unreachable", self.reading.read_at, self.reading.scores)
+            if before != "unreachable":
+                log.warning("no health from Prometheus; work goes on without an opinion", detail=str(error))
+        if before != "fresh" and self.reading.state == "fresh":
+            log.info("health is read from Prometheus", scores=len(self.reading.scores))
+        self._verdicts = await self._queue.store.write(_judge, self._verdicts, self.scores(), self.settings.thresholds)
+        self._queue.kicked.set()
+
+    def scores(self) -> dict[Place, float]:
+        """The scores that are an opinion now."""
+        stale = self.settings.thresholds.stale_seconds
+        found = ((place, self.reading.at(place, stale)) for place in self.reading.scores)
+        return {place: health.score for place, health in found if health}
+
+
+def candidates(known: list[Node], scores: dict[Place, float]) -> list[placement.Candidate]:
+    return [placement.candidate(node, scores) for node in known]
+
+
+def _place(tx: Transaction, scores: dict[Place, float], batch: int) -> placement.Plan:
+    waiting = jobs.waiting(tx, batch)
+    if not waiting:
+        return placement.Plan((), {})
+    plan = placement.plan(waiting, candidates(nodes.get_all(tx), scores), batch)
+    for assignment in plan.assignments:
+        looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in assignment.looks]}
+        attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, json.dumps(looks)))
+    return plan
+
+
+def _expire(tx: Transaction, silent: list[tuple[str, float]], start_seconds: float) -> list[attempts.Ended]:
+    ended = attempts.expire(tx, start_seconds)
+    for name, seconds in silent:
+        reason = f"not heard for {seconds:.0f} s"
+        nodes.set_reachable(tx, name, False, reason)
+        ended += attempts.lose_node(tx, name, f"node lost: {name} was {reason}")
+    nodes.expire_cordons(tx)
+    tx.change("forget_answers", before=tx.now - 86_400)
+    return ended
+
+
+def _judge(
+    tx: Transaction, before: dict[Place, Verdict], scores: dict[Place, float], limits: Thresholds
+) -> dict[Place, Verdict]:
+    """Bring the score cordons in line with the verdicts. After a restart the cordons are the memory."""
+    verdicts = {}
+    for node in nodes.get_all(tx):
+        blocked = {cordon.gpu for cordon in node.cordons if cordon.source == SCORE}
+        for gpu in node.gpus:
+            place = node.name, gpu.index
+            score = scores.get(place)
+            # Where somebody lifted the cordon, only new evidence counts.
+            old = before.get(place, Verdict(True)) if gpu.index in blocked else Verdict()
+            verdicts[place] = new = judge(old, score, tx.now, limits)
+            if new.blocked and gpu.index not in blocked:
+                nodes.cordon(tx, *place, SCORE, f"score {score:.2f}")
+            elif gpu.index in blocked and not new.blocked:
+                why = "no score for long" if score is None else f"score {score:.2f}"
+                nodes.uncordon(tx, *place, SCORE, why)
+    return verdicts
+
+
+def why_waiting(job: Job, reasons: Mapping[tuple[int, int], str]) -> str | None:
+    """Why a queued job waits, by the last pass; else what is stored (why it was queued again)."""
+    wanted = job.specification
+    return reasons.get((wanted.gpus, wanted.nodes), job.reason)

@@ -1,0 +1,91 @@
+"""The whole fleet at one moment: what the console draws, the metrics count, and placement starts from."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .health import Reading
+from .jobs import Job, JobState
+from .nodes import Node, NodeState, count_states
+from .store import Transaction, events, jobs, nodes
+
+
+class GpuState(StrEnum):
+    FREE = "free"
+    BUSY = "busy"
+    CORDONED = "cordoned"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one transaction reads for a Fleet."""
+
+    sequence: int
+    nodes: list[Node]
+    jobs: dict[str, Job]
+    counts: dict[JobState, int]
+    oldest: float | None
+    finished: int
+    running: list[tuple[str, str, int]]
+    jobs_per_minute: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    stored: Stored
+    health: Reading
+
+    @property
+    def job_counts(self) -> dict[str, int]:
+        return {str(state): count for state, count in self.stored.counts.items()}
+
+    @property
+    def node_counts(self) -> dict[str, int]:
+        return count_states(self.stored.nodes)
+
+    @property
+    def gpu_counts(self) -> dict[str, int]:
+        return count_gpus(self.stored.nodes)
+
+    @property
+    def running(self) -> list[tuple[str, str, int]]:
+        """(job, node, GPU) of every running attempt."""
+        return self.stored.running
+
+    @property
+    def oldest_seconds(self) -> float:
+        oldest = self.stored.oldest
+        return 0.0 if oldest is None else max(0.0, self.stored.at - oldest)
+
+
+def read(tx: Transaction, with_jobs: bool = False) -> Stored:
+    """`with_jobs` adds the jobs that hold GPUs now."""
+    known = nodes.get_all(tx)
+    holding = {job for node in known for job in node.held.values()} if with_jobs else set()
+    return Stored(
+        sequence=events.newest(tx),
+        nodes=known,
+        jobs={job: jobs.get(tx, job) for job in holding},
+        counts=jobs.counts(tx),
+        oldest=jobs.oldest_waiting(tx),
+        finished=jobs.finished_since(tx, tx.now - 60),
+        running=[(row["job"], row["node"], row["gpu"]) for row in tx.all("running_shares")],
+        jobs_per_minute=events.workload_rate(tx),
+        at=tx.now,
+    )
+
+
+def gpu_state(node: Node, gpu: int) -> GpuState:
+    if gpu in node.held:
+        return GpuState.BUSY
+    if node.state != NodeState.HEALTHY:
+        return GpuState.UNAVAILABLE
+    return GpuState.CORDONED if node.cordon(gpu) or node.holds else GpuState.FREE
+
+
+def count_gpus(known: Sequence[Node]) -> dict[str, int]:
+    found = Counter(gpu_state(node, gpu.index) for node in known for gpu in node.gpus)
+    return {str(state): found[state] for state in GpuState}

@@ -1,0 +1,150 @@
+"""What Prometheus says of each GPU, and what that means for placement. The only reader of Prometheus."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .clock import now
+
+#: Scores and the times of their samples in one evaluation, so that the two belong together.
+QUERY = (
+    'label_replace(max by (node, gpu) (stethos_anomaly_score), "what", "score", "", "") '
+    'or label_replace(max by (node, gpu) (timestamp(stethos_anomaly_score)), "what", "timestamp", "", "")'
+)
+
+Place = tuple[str, int]
+
+
+class HealthUnavailableError(Exception):
+    """Prometheus did not answer, or not with what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A GPU's anomaly score (1 is the alert threshold) and the age of its sample in seconds."""
+
+    score: float
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Scores, and times in seconds."""
+
+    block: float = 1.0
+    clear: float = 0.7
+    clear_seconds: float = 20.0
+    #: An older score is no opinion.
+    stale_seconds: float = 30.0
+    #: A GPU that was bad and then fell silent is let go after so long.
+    forget_seconds: float = 900.0
+
+    def __post_init__(self) -> None:
+        if not self.clear < self.block:
+            raise ValueError(f"the clear threshold {self.clear:g} must be under the block threshold {self.block:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether new work may go to a GPU. `since` is when it began to be good, or silent, while blocked."""
+
+    blocked: bool = False
+    silent: bool = False
+    since: float | None = None
+
+
+def judge(before: Verdict, score: float | None, at: float, limits: Thresholds) -> Verdict:
+    """The verdict after one more score (None: no opinion) at the time `at`.
+
+    Blocked from `block` on; free again after `clear_seconds` under `clear` without a break. No opinion
+    blocks nothing, and it is no recovery either: it frees only after `forget_seconds`.
+    """
+    if score is not None and score >= limits.block:
+        return Verdict(blocked=True)
+    if not before.blocked:
+        return Verdict()
+    if score is not None and score >= limits.clear:
+        return Verdict(blocked=True)
+    silent = score is None
+    since = before.since if before.since is not None and before.silent == silent else at
+    needed = limits.forget_seconds if silent else limits.clear_seconds
+    return Verdict() if at - since >= needed else Verdict(True, silent, since)
+
+
+class _Answer(BaseModel):
+    """Prometheus' own answer to an instant query; only what is read of it."""
+
+    class Data(BaseModel):
+        class Series(BaseModel):
+            model_config = ConfigDict(arbitrary_types_allowed=True)
+            metric: dict[str, str]
+            value: tuple[float, str]
+
+        result: list[Series]
+
+    status: str
+    data: Data
+
+
+def parse(text: bytes, stale_seconds: float) -> dict[Place, Health]:
+    """The answer to QUERY. Stale scores, NaN, and series without node or GPU are left out."""
+    try:
+        answer = _Answer.model_validate_json(text)
+    except ValidationError as error:
+        raise HealthUnavailableError(f"an answer that is not Prometheus': {error.errors()[0]['msg']}") from error
+    found: dict[str, dict[Place, float]] = {"score": {}, "timestamp": {}}
+    evaluated_at = 0.0
+    for series in answer.data.result:
+        evaluated_at, value = series.value[0], float(series.value[1])
+        node, gpu = series.metric.get("node"), series.metric.get("gpu", "")
+        if node and gpu.isdigit() and math.isfinite(value):
+            found[series.metric["what"]][node, int(gpu)] = value
+    healths = {
+        place: Health(score, max(0.0, evaluated_at - found["timestamp"][place]))
+        for place, score in found["score"].items()
+        if place in found["timestamp"]
+    }
+    return {place: health for place, health in healths.items() if health.age <= stale_seconds}
+
+
+class Prometheus:
+    """Asks for all scores at once. Raises HealthUnavailableError when that fails."""
+
+    def __init__(self, url: str, stale_seconds: float) -> None:
+        self._stale_seconds = stale_seconds
+        self._client = httpx.AsyncClient(base_url=url.rstrip("/"), timeout=4)
+
+    async def scores(self) -> dict[Place, Health]:
+        try:
+            answer = await self._client.post("/api/v1/query", data={"query": QUERY})
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise HealthUnavailableError(str(error) or type(error).__name__) from error
+        return parse(answer.content, self._stale_seconds)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The newest scores, and when they were read. Ages go on growing until the next reading."""
+
+    state: str
+    read_at: float | None
+    scores: dict[Place, Health]
+
+    @classmethod
+    def none(cls, state: str) -> Self:
+        return cls(state, None, {})
+
+    def at(self, place: Place, stale_seconds: float) -> Health | None:
+        """A GPU's health now; None when there is no opinion."""
+        health = self.scores.get(place)
+        if health is None or self.read_at is None:
+            return None
+        age = health.age + now() - self.read_at
+        return Health(health.score, age) if age <= stale_seconds else None

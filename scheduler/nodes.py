@@ -1,0 +1,112 @@
+"""What a node is, and the state that follows from what is known of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: The place of a cordon that holds a whole node, not one GPU.
+WHOLE_NODE = -1
+
+
+class NodeState(StrEnum):
+    HEALTHY = "healthy"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    UNREACHABLE = "unreachable"
+
+
+class Owner(StrEnum):
+    PERSON = "person"
+    STETHOS = "stethos"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    index: int
+    uuid: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    reason: str
+    owner: Owner
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Keeps new work off one GPU (or, at WHOLE_NODE, off a node). Source: person, score, alert:FINGERPRINT."""
+
+    node: str
+    gpu: int
+    source: str
+    reason: str
+    since: float
+    expires_at: float | None = None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner.PERSON if self.source == Owner.PERSON else Owner.STETHOS
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    name: str
+    rack: str | None
+    kind: str
+    gpus: tuple[Gpu, ...]
+    reachable: bool
+    reason: str | None
+    drain: Drain | None
+    cordons: tuple[Cordon, ...]
+    #: GPU index → id of the job that holds it.
+    held: dict[int, str]
+
+    @property
+    def state(self) -> NodeState:
+        """Derived, so that it cannot contradict what it is derived from. A drain outlives unreachability."""
+        if not self.reachable:
+            return NodeState.UNREACHABLE
+        if self.drain:
+            return NodeState.DRAINING if self.held else NodeState.DRAINED
+        return NodeState.HEALTHY
+
+    @property
+    def holds(self) -> tuple[Cordon, ...]:
+        return tuple(cordon for cordon in self.cordons if cordon.gpu == WHOLE_NODE)
+
+    @property
+    def placeable(self) -> bool:
+        return self.state == NodeState.HEALTHY and not self.holds
+
+    @property
+    def why(self) -> str | None:
+        """Why no new work goes here, in words; None when it does."""
+        if not self.reachable:
+            return self.reason
+        if self.drain:
+            return self.drain.reason
+        return "; ".join(hold.reason for hold in self.holds) or None
+
+    def cordon(self, gpu: int) -> Cordon | None:
+        """The cordon that speaks for a GPU: a person's before our own, the oldest first."""
+        found = [cordon for cordon in self.cordons if cordon.gpu == gpu]
+        return min(found, key=lambda c: (c.owner != Owner.PERSON, c.since), default=None)
+
+
+def may_drain(current: Drain | None, owner: Owner) -> bool:
+    """Whether `owner` may put its drain in the place of the current one: a person's is never overwritten."""
+    return current is None or owner == Owner.PERSON
+
+
+def may_undrain(current: Drain | None, owner: Owner) -> bool:
+    """Whether `owner` may lift the current drain: automation lifts only its own."""
+    return current is not None and (owner == Owner.PERSON or current.owner == owner)
+
+
+def count_states(nodes: Iterable[Node]) -> dict[str, int]:
+    counts = dict.fromkeys(NodeState, 0)
+    for node in nodes:
+        counts[node.state] += 1
+    return {str(state): count for state, count in counts.items()}

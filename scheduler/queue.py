@@ -1,0 +1,223 @@
+"""The queue as its callers see it: submit, cancel, heartbeat, report. Truth is in the store alone."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from .clock import now
+from .exposition import Metrics
+from .jobs import Job, Outcome, Part, Reconciliation, Specification, reconcile
+from .nodes import Gpu, Node, Owner
+from .store import Store, Transaction, alerts, attempts, jobs, nodes
+from .store.alerts import Alert
+
+log = structlog.get_logger()
+
+
+class BusyNodeError(ValueError):
+    """The node cannot be removed: it has jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An attempt that an agent is to begin on one node."""
+
+    part: Part
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The answer to a heartbeat."""
+
+    start: tuple[Offer, ...]
+    stop: tuple[tuple[str, int], ...]
+    unknown: tuple[str, ...]
+
+
+class Queue:
+    def __init__(self, store: Store, metrics: Metrics, alert_ttl_seconds: float = 900.0) -> None:
+        self.store = store
+        self.alert_ttl_seconds = alert_ttl_seconds
+        self.metrics = metrics
+        #: Set whenever a placement pass could find something new to do.
+        self.kicked = asyncio.Event()
+        #: When each node was last heard; in memory, because a lease is about elapsed time, not about dates.
+        self.heard: dict[str, float] = {}
+        self.started_at = now()
+        self._sleepers: dict[str, set[asyncio.Event]] = {}
+
+    async def submit(self, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
+        """Once this returns, the job is on disk."""
+        job, repeated = await self.store.write(jobs.submit, wanted, key, fingerprint)
+        self.kicked.set()
+        return job, repeated
+
+    async def cancel(self, name: str) -> Job:
+        job = await self.store.write(attempts.cancel, name)
+        self.wake(share.node for share in job.placement)
+        self.kicked.set()
+        return job
+
+    async def report(self, fence: int, node: str, outcome: Outcome, reason: str | None, result: str | None) -> None:
+        """Raises StaleReportError, after having noted that the late attempt's GPUs are free."""
+        try:
+            ended = await self.store.write(attempts.report, fence, node, outcome, reason, result)
+        except attempts.StaleReportError as error:
+            log.warning("late report refused", fence=fence, node=node, outcome=outcome, detail=str(error))
+            await self.store.write(attempts.release_stopped, fence, node)
+            raise
+        finally:
+            self.kicked.set()
+        self.finished([ended] if ended else [])
+        self.wake()
+
+    def finished(self, ended: Iterable[attempts.Ended]) -> None:
+        for end in ended:
+            self.metrics.job_ended(end.state, end.seconds)
+
+    async def register(self, name: str, rack: str | None, kind: str, gpus: list[Gpu]) -> Node:
+        node = await self.store.write(nodes.register, name, rack, kind, gpus)
+        self.kicked.set()
+        return node
+
+    async def remove(self, name: str, force: bool) -> None:
+        """Raises BusyNodeError while jobs run there, unless forced: then they are queued again."""
+        self.finished(await self.store.write(_remove, name, force))
+        self.heard.pop(name, None)
+        self.kicked.set()
+
+    async def drain(self, name: str, reason: str) -> Node:
+        return await self.store.write(nodes.drain, name, reason, Owner.PERSON)
+
+    async def undrain(self, name: str) -> Node:
+        node = await self.store.write(nodes.undrain, name, Owner.PERSON)
+        self.kicked.set()
+        return node
+
+    async def cordon(self, name: str, gpu: int, reason: str) -> Node:
+        return await self.store.write(_cordon, name, gpu, reason)
+
+    async def uncordon(self, name: str, gpu: int) -> Node:
+        node = await self.store.write(_uncordon, name, gpu)
+        self.kicked.set()
+        return node
+
+    async def receive(self, received: list[Alert], invalid: int) -> None:
+        """All of a notification in one commit. Once this returns, nothing of it is lost."""
+        effects = await self.store.write(_receive, received, self.alert_ttl_seconds)
+        for alert, effect in zip(received, effects, strict=True):
+            self.metrics.alerts.labels(alert.status).inc()
+            if effect == "unknown node":
+                self.metrics.unmatched_alerts.inc()
+        if invalid:
+            self.metrics.alerts.labels("invalid").inc(invalid)
+        self.kicked.set()
+
+    async def heartbeat(self, held: Mapping[str, frozenset[int]], wait_seconds: float) -> Orders:
+        """Note what an agent's nodes hold; answer with what to start and stop, waiting until there is some."""
+        self.heard.update(dict.fromkeys(held, now()))
+        states = await self.store.read(_look, tuple(held))
+        unknown = tuple(name for name in held if name not in states)
+        held = {name: fences for name, fences in held.items() if name in states}
+        if any(not state.reachable or _news(state.parts, held[name]) for name, state in states.items()):
+            self.finished(await self.store.write(_note, held))
+            self.kicked.set()
+        orders = await self.store.read(_orders, held, unknown)
+        if orders.start or orders.stop or unknown or not wait_seconds:
+            return orders
+        await self._sleep(tuple(held), wait_seconds)
+        return await self.store.read(_orders, held, unknown)
+
+    async def leave(self, names: Iterable[str]) -> None:
+        """The agent of these nodes stops: no new work there, and what it had goes back to the queue."""
+        await self.store.write(_leave, tuple(names))
+        self.kicked.set()
+
+    def wake(self, names: Iterable[str] | None = None) -> None:
+        """Answer the waiting heartbeats of these nodes, or of all."""
+        for name in list(self._sleepers) if names is None else names:
+            for sleeper in self._sleepers.get(name, ()):
+                sleeper.set()
+
+    async def _sleep(self, names: tuple[str, ...], seconds: float) -> None:
+        sleeper = asyncio.Event()
+        for name in names:
+            self._sleepers.setdefault(name, set()).add(sleeper)
+        try:
+            async with asyncio.timeout(seconds):
+                await sleeper.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for name in names:
+                self._sleepers[name].discard(sleeper)
+                if not self._sleepers[name]:
+                    del self._sleepers[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeLook:
+    reachable: bool
+    parts: list[Part]
+
+
+def _look(tx: Transaction, names: tuple[str, ...]) -> dict[str, _NodeLook]:
+    known = {row["name"]: bool(row["reachable"]) for row in tx.all("nodes")}
+    return {name: _NodeLook(known[name], attempts.live_parts(tx, name)) for name in names if name in known}
+
+
+def _news(parts: list[Part], held: frozenset[int]) -> bool:
+    found: Reconciliation = reconcile(parts, held)
+    return bool(found.began or found.released or found.missing)
+
+
+def _note(tx: Transaction, held: Mapping[str, frozenset[int]]) -> list[attempts.Ended]:
+    ended: list[attempts.Ended] = []
+    for name, fences in held.items():
+        if not nodes.get(tx, name).reachable:
+            nodes.set_reachable(tx, name, True)
+        ended += attempts.apply(tx, name, fences)
+    return ended
+
+
+def _leave(tx: Transaction, names: tuple[str, ...]) -> None:
+    for name in names:
+        if tx.one("node", name=name):
+            nodes.set_reachable(tx, name, False, "its agent was stopped")
+            attempts.leave_node(tx, name)
+
+
+def _orders(tx: Transaction, held: Mapping[str, frozenset[int]], unknown: tuple[str, ...]) -> Orders:
+    start, stop = [], []
+    for name, fences in held.items():
+        parts = attempts.live_parts(tx, name)
+        found = reconcile(parts, fences)
+        start += [Offer(part, jobs.get(tx, part.job)) for part in parts if part.fence in found.offer]
+        stop += [(name, fence) for fence in sorted(found.stop)]
+    return Orders(tuple(start), tuple(stop), unknown)
+
+
+def _receive(tx: Transaction, received: list[Alert], ttl_seconds: float) -> list[str]:
+    return [alerts.receive(tx, alert, ttl_seconds) for alert in received]
+
+
+def _remove(tx: Transaction, name: str, force: bool) -> list[attempts.Ended]:
+    held = nodes.get(tx, name).held
+    if held and not force:
+        raise BusyNodeError(f"node {name} has {len(set(held.values()))} jobs; drain it first, or use force=true")
+    ended = attempts.lose_node(tx, name, f"node {name} was removed")
+    nodes.remove(tx, name)
+    return ended
+
+
+def _cordon(tx: Transaction, name: str, gpu: int, reason: str) -> Node:
+    nodes.cordon(tx, name, gpu, Owner.PERSON, reason)
+    return nodes.get(tx, name)
+
+
+def _uncordon(tx: Transaction, name: str, gpu: int) -> Node:
+    nodes.uncordon(tx, name, gpu)
+    return nodes.get(tx, name)

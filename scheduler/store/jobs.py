@@ -1,0 +1,207 @@
+"""Jobs as stored: accepted, read, placed, ended. Every transition tells an event in its own commit."""
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..jobs import (
+    Attempt,
+    AttemptState,
+    Job,
+    JobState,
+    JobType,
+    Priority,
+    Share,
+    Specification,
+    check,
+    rank,
+)
+from ..names import readable_name
+from .database import Row, Transaction
+
+
+class UnknownJobError(LookupError):
+    """There is no such job."""
+
+
+class ReusedKeyError(ValueError):
+    """The Idempotency-Key came before, with another job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What placement needs to know of a queued job. `gpus` is the total over all its nodes."""
+
+    id: str
+    gpus: int
+    nodes: int
+    rank: float
+    avoid: frozenset[str]
+
+
+def submit(tx: Transaction, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
+    """The accepted job, and whether this only repeats an earlier answer to the same key."""
+    if key is not None:
+        earlier = tx.one("remembered_answer", key=key)
+        if earlier and earlier["fingerprint"] != fingerprint:
+            raise ReusedKeyError(f"the Idempotency-Key {key!r} was used before, with another job")
+        if earlier:
+            return get(tx, earlier["job"]), True
+    number = tx.advance("job")
+    job = f"job-{secrets.token_hex(6)}"
+    tx.change(
+        "add_job",
+        id=job,
+        number=number,
+        name=wanted.name or readable_name(number),
+        type=wanted.type,
+        gpus=wanted.gpus,
+        nodes=wanted.nodes,
+        priority=wanted.priority,
+        timeout_seconds=wanted.timeout_seconds,
+        retries=wanted.retries,
+        duration_seconds=wanted.duration_seconds,
+        parameters=wanted.parameters,
+        origin=wanted.origin,
+        rank=rank(wanted.priority, tx.now),
+        submitted_at=tx.now,
+    )
+    if key is not None:
+        tx.change("remember_answer", key=key, fingerprint=fingerprint, job=job, now=tx.now)
+    accepted = get(tx, job)
+    tx.event("job.queued", job, name=accepted.name, state=accepted.state)
+    return accepted, False
+
+
+def get(tx: Transaction, name: str, attempts: bool = False) -> Job:
+    row = tx.one("job", id=name)
+    if row is None:
+        raise UnknownJobError(f"there is no job {name!r}")
+    job = _job(row)
+    if attempts:
+        job = replace(job, attempts=tuple(_attempt(row) for row in tx.all("attempts_of", job=name)))
+    return job
+
+
+def page(tx: Transaction, state: JobState | None, before: int, limit: int) -> list[Job]:
+    """Newest first, below the number `before`."""
+    if state is None:
+        rows = tx.all("jobs_before", before=before, limit=limit)
+    else:
+        rows = tx.all("jobs_in_state_before", state=state, before=before, limit=limit)
+    return [_job(row) for row in rows]
+
+
+def counts(tx: Transaction) -> dict[JobState, int]:
+    found = {JobState(row["state"]): int(row["jobs"]) for row in tx.all("job_counts")}
+    return {state: found.get(state, 0) for state in JobState}
+
+
+def oldest_waiting(tx: Transaction) -> float | None:
+    row = tx.one("oldest_waiting")
+    return row["submitted_at"] if row else None
+
+
+def finished_since(tx: Transaction, since: float) -> int:
+    row = tx.one("finished_since", since=since)
+    return int(row["jobs"]) if row else 0
+
+
+def waiting(tx: Transaction, limit: int) -> list[Waiting]:
+    """The first of the queue, of each shape apart: jobs that fit nowhere hide no others."""
+    found = [
+        Waiting(row["id"], row["gpus"], row["nodes"], row["rank"], frozenset(json.loads(row["avoid"])))
+        for shape in tx.all("waiting_shapes")
+        for row in tx.all("waiting_of_shape", gpus=shape["gpus"], nodes=shape["nodes"], limit=limit)
+    ]
+    return sorted(found, key=lambda job: job.rank)
+
+
+def decision(tx: Transaction, name: str) -> str | None:
+    """The explanation (JSON) of the newest attempt's placement."""
+    rows = tx.all("attempts_of", job=name)
+    return rows[-1]["decision"] if rows else None
+
+
+def move(tx: Transaction, job: Job, new: JobState, told: str | None = None, **changes: object) -> Job:
+    """Take a job to its next state and tell of it. Raises TransitionError where there is no such way."""
+    check(job.id, job.state, new)
+    moved = replace(job, state=new, finished_at=tx.now if new.final else None, **changes)  # type: ignore[arg-type]
+    changed = tx.change(
+        "move_job",
+        id=job.id,
+        old=job.state,
+        new=new,
+        reason=moved.reason,
+        result=moved.result,
+        placement=dump(moved.placement),
+        avoid=json.dumps(sorted(moved.avoid)),
+        retries_used=moved.retries_used,
+        started_at=moved.started_at,
+        finished_at=moved.finished_at,
+    )
+    assert changed == 1, f"job {job.id} was not {job.state}"
+    tx.event(
+        told or f"job.{new}",
+        job.id,
+        name=job.name,
+        state=new,
+        reason=moved.reason,
+        placement=_plain(moved.placement) or None,
+    )
+    return moved
+
+
+def dump(placement: Iterable[Share]) -> str:
+    return json.dumps(_plain(placement))
+
+
+def _plain(placement: Iterable[Share]) -> list[dict[str, object]]:
+    return [{"node": share.node, "gpus": list(share.gpus)} for share in placement]
+
+
+def _placement(text: str) -> tuple[Share, ...]:
+    return tuple(Share(share["node"], tuple(share["gpus"])) for share in json.loads(text))
+
+
+def _attempt(row: Row) -> Attempt:
+    return Attempt(
+        row["fence"],
+        AttemptState(row["state"]),
+        _placement(row["placement"]),
+        row["placed_at"],
+        row["started_at"],
+        row["finished_at"],
+        row["reason"],
+    )
+
+
+def _job(row: Row) -> Job:
+    wanted = Specification(
+        type=JobType(row["type"]),
+        gpus=row["gpus"],
+        nodes=row["nodes"],
+        priority=Priority(row["priority"]),
+        name=row["name"],
+        timeout_seconds=row["timeout_seconds"],
+        retries=row["retries"],
+        duration_seconds=row["duration_seconds"],
+        parameters=row["parameters"],
+        origin=row["origin"],
+    )
+    return Job(
+        id=row["id"],
+        number=row["number"],
+        name=row["name"],
+        specification=wanted,
+        state=JobState(row["state"]),
+        retries_used=row["retries_used"],
+        avoid=frozenset(json.loads(row["avoid"])),
+        reason=row["reason"],
+        result=row["result"],
+        submitted_at=row["submitted_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        placement=_placement(row["placement"]),
+    )

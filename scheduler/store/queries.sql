@@ -1,0 +1,187 @@
+-- Every statement, by name. Parameters are :named.
+
+-- name: advance_counter
+UPDATE counters SET value = value + 1 WHERE name = :name RETURNING value;
+
+-- name: read_counter
+SELECT value FROM counters WHERE name = :name;
+
+-- name: add_event
+INSERT INTO events (sequence, time, type, subject, data) VALUES (:sequence, :time, :type, :subject, :data);
+
+-- name: events_after
+SELECT sequence, time, type, subject, data FROM events WHERE sequence > :after ORDER BY sequence LIMIT :limit;
+
+-- name: add_job
+INSERT INTO jobs (id, number, name, type, gpus, nodes, priority, timeout_seconds, retries, duration_seconds,
+                  parameters, origin, state, rank, submitted_at)
+VALUES (:id, :number, :name, :type, :gpus, :nodes, :priority, :timeout_seconds, :retries, :duration_seconds,
+        :parameters, :origin, 'queued', :rank, :submitted_at);
+
+-- name: job
+SELECT * FROM jobs WHERE id = :id;
+
+-- name: jobs_before
+SELECT * FROM jobs WHERE number < :before ORDER BY number DESC LIMIT :limit;
+
+-- name: jobs_in_state_before
+SELECT * FROM jobs WHERE state = :state AND number < :before ORDER BY number DESC LIMIT :limit;
+
+-- name: job_counts
+SELECT state, count(*) AS jobs FROM jobs GROUP BY state;
+
+-- name: oldest_waiting
+SELECT min(submitted_at) AS submitted_at FROM jobs WHERE state = 'queued';
+
+-- name: finished_since
+SELECT count(*) AS jobs FROM jobs WHERE finished_at >= :since;
+
+-- name: running_shares
+SELECT holdings.job, holdings.node, holdings.gpu
+FROM holdings JOIN attempts ON attempts.fence = holdings.fence WHERE attempts.state = 'running';
+
+-- name: move_job
+-- The old state stands in the condition: a transition happens from where we saw the job, or not at all.
+UPDATE jobs SET state = :new, reason = :reason, result = :result, placement = :placement, avoid = :avoid,
+                retries_used = :retries_used, started_at = :started_at, finished_at = :finished_at
+WHERE id = :id AND state = :old;
+
+-- name: waiting_shapes
+SELECT gpus, nodes FROM jobs WHERE state = 'queued' GROUP BY gpus, nodes;
+
+-- name: waiting_of_shape
+SELECT id, gpus, nodes, rank, avoid FROM jobs
+WHERE state = 'queued' AND gpus = :gpus AND nodes = :nodes ORDER BY rank LIMIT :limit;
+
+-- name: add_attempt
+INSERT INTO attempts (fence, job, state, placement, decision, placed_at)
+VALUES (:fence, :job, 'assigned', :placement, :decision, :placed_at);
+
+-- name: attempts_of
+SELECT * FROM attempts WHERE job = :job ORDER BY fence;
+
+-- name: attempt
+SELECT * FROM attempts WHERE fence = :fence;
+
+-- name: live_attempt
+SELECT * FROM attempts WHERE job = :job AND state IN ('assigned', 'running');
+
+-- name: start_attempt
+UPDATE attempts SET state = 'running', started_at = :now WHERE fence = :fence AND state = 'assigned';
+
+-- name: end_attempt
+UPDATE attempts SET state = :state, reason = :reason, finished_at = :now
+WHERE fence = :fence AND state IN ('assigned', 'running');
+
+-- name: overdue_attempts
+SELECT attempts.fence, attempts.job, attempts.state, jobs.timeout_seconds
+FROM attempts JOIN jobs ON jobs.id = attempts.job
+WHERE (attempts.state = 'running' AND attempts.started_at + jobs.timeout_seconds <= :now)
+   OR (attempts.state = 'assigned' AND attempts.placed_at + :start_seconds <= :now);
+
+-- name: add_part
+INSERT INTO parts (fence, node, gpus, state) VALUES (:fence, :node, :gpus, 'assigned');
+
+-- name: live_parts
+SELECT parts.fence, parts.node, parts.gpus, parts.state, attempts.job
+FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.node = :node AND parts.state <> 'done';
+
+-- name: part
+SELECT parts.fence, parts.node, parts.gpus, parts.state, attempts.job
+FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.fence = :fence AND parts.node = :node;
+
+-- name: unfinished_parts
+SELECT node FROM parts WHERE fence = :fence AND state <> 'done';
+
+-- name: move_part
+UPDATE parts SET state = :state WHERE fence = :fence AND node = :node;
+
+-- name: stop_parts
+UPDATE parts SET state = 'stopping' WHERE fence = :fence AND state IN ('assigned', 'running');
+
+-- name: hold_gpu
+INSERT INTO holdings (node, gpu, fence, job) VALUES (:node, :gpu, :fence, :job);
+
+-- name: release_gpus
+DELETE FROM holdings WHERE fence = :fence AND node = :node;
+
+-- name: all_holdings
+SELECT node, gpu, job FROM holdings;
+
+-- name: holdings_of
+SELECT node, gpu, job FROM holdings WHERE node = :node;
+
+-- name: nodes
+SELECT * FROM nodes ORDER BY name;
+
+-- name: node
+SELECT * FROM nodes WHERE name = :name;
+
+-- name: put_node
+INSERT INTO nodes (name, rack, kind, gpus, reachable, reason, registered_at)
+VALUES (:name, :rack, :kind, :gpus, 0, 'not heard yet', :now)
+ON CONFLICT (name) DO UPDATE SET rack = excluded.rack, kind = excluded.kind, gpus = excluded.gpus;
+
+-- name: remove_node
+DELETE FROM nodes WHERE name = :name;
+
+-- name: set_reachable
+UPDATE nodes SET reachable = :reachable, reason = :reason WHERE name = :name;
+
+-- name: set_drain
+UPDATE nodes SET drain_reason = :reason, drain_owner = :owner, drain_since = :since WHERE name = :name;
+
+-- name: cordons
+SELECT * FROM cordons;
+
+-- name: cordons_of
+SELECT * FROM cordons WHERE node = :node;
+
+-- name: put_cordon
+INSERT INTO cordons (node, gpu, source, reason, since, expires_at)
+VALUES (:node, :gpu, :source, :reason, :since, :expires_at)
+ON CONFLICT (node, gpu, source) DO UPDATE SET reason = excluded.reason, expires_at = excluded.expires_at;
+
+-- name: lift_cordon
+DELETE FROM cordons WHERE node = :node AND gpu = :gpu AND source = :source RETURNING node;
+
+-- name: lift_all_cordons
+DELETE FROM cordons WHERE node = :node AND gpu = :gpu RETURNING source;
+
+-- name: forget_cordons
+DELETE FROM cordons WHERE node = :node;
+
+-- name: expired_cordons
+SELECT * FROM cordons WHERE expires_at <= :now;
+
+-- name: alert
+SELECT * FROM alerts WHERE fingerprint = :fingerprint AND starts_at = :starts_at AND status = :status;
+
+-- name: add_alert
+INSERT INTO alerts (fingerprint, starts_at, status, name, severity, node, gpu, labels, annotations, effect,
+                    received_at, notifications)
+VALUES (:fingerprint, :starts_at, :status, :name, :severity, :node, :gpu, :labels, :annotations, :effect,
+        :received_at, 1);
+
+-- name: repeat_alert
+UPDATE alerts SET notifications = notifications + 1, received_at = :received_at, effect = :effect
+WHERE fingerprint = :fingerprint AND starts_at = :starts_at AND status = :status;
+
+-- name: recent_alerts
+SELECT * FROM alerts ORDER BY received_at DESC LIMIT :limit;
+
+-- name: remembered_answer
+SELECT fingerprint, job FROM idempotency WHERE key = :key;
+
+-- name: remember_answer
+INSERT INTO idempotency (key, fingerprint, job, created_at) VALUES (:key, :fingerprint, :job, :now);
+
+-- name: forget_answers
+DELETE FROM idempotency WHERE created_at < :before;
+
+-- name: setting
+SELECT value FROM settings WHERE name = :name;
+
+-- name: put_setting
+INSERT INTO settings (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;

@@ -1,0 +1,180 @@
+"""The control API over real HTTP: what it does, and what it refuses without changing anything."""
+
+import math
+
+import httpx
+import pytest
+
+from exporters.synthetic.fleet import build
+from exporters.synthetic.source import SyntheticSource
+from tests.exporters.conftest import Serving, synthetic_app, until
+from tests.exporters.series import samples, value
+
+TEMPERATURE = "DCGM_FI_DEV_GPU_TEMP"
+
+
+@pytest.fixture
+def source() -> SyntheticSource:
+    return SyntheticSource(build(2, 8, 32, ["H100"], 7), speed=20.0, interval_seconds=0.1)
+
+
+@pytest.fixture
+def api(serving: Serving, source: SyntheticSource, bearer: dict[str, str]) -> httpx.Client:
+    client = serving(synthetic_app(source))
+    client.headers.update(bearer)
+    return client
+
+
+def temperature(api: httpx.Client, gpu: int) -> float:
+    return value(api.get("/nodes/node-01/metrics").text, TEMPERATURE, gpu=str(gpu)) or math.nan
+
+
+def test_a_load_heats_its_gpus_while_time_passes_by_itself(api: httpx.Client) -> None:
+    answer = api.post(
+        "/v1/loads", json={"node": "node-01", "gpus": [0, 1], "kind": "matrix", "utilization": 0.95, "job": "j-1"}
+    )
+    assert answer.status_code == 201
+    load = answer.json()
+    assert api.get(f"/v1/loads/{load['id']}").json()["state"] == "running"
+    assert until(lambda: temperature(api, 0) > 55)
+    assert temperature(api, 2) < 35
+    assert api.delete(f"/v1/loads/{load['id']}").status_code == 204
+    assert api.get(f"/v1/loads/{load['id']}").status_code == 404
+    assert until(lambda: temperature(api, 0) < 40)
+
+
+def test_a_fault_comes_and_goes_and_only_truth_remembers(api: httpx.Client) -> None:
+    answer = api.post("/v1/faults", json={"kind": "thermal_paste", "node": "node-01", "gpu": 3, "severity": 0.8})
+    assert answer.status_code == 201
+    fault = answer.json()
+    assert [each["id"] for each in api.get("/v1/faults").json()["faults"]] == [fault["id"]]
+    pages = api.get("/nodes/node-01/metrics").text + api.get("/metrics").text
+    assert "fault" not in pages
+    assert "thermal_paste" not in pages
+    assert api.delete(f"/v1/faults/{fault['id']}").status_code == 204
+    assert api.get("/v1/faults").json() == {"faults": []}
+    told = api.get("/v1/truth").json()["faults"]
+    assert [(each["kind"], each["gpu"], each["start"] < each["end"]) for each in told] == [("thermal_paste", 3, True)]
+
+
+def test_nodes_come_and_go(api: httpx.Client) -> None:
+    assert api.post("/v1/nodes", json={"node": "node-09", "gpus": 4, "model": "A100"}).status_code == 201
+    listed = {each["node"]: each for each in api.get("/v1/nodes").json()["nodes"]}
+    assert listed["node-09"]["state"] == "up"
+    assert [gpu["gpu"] for gpu in listed["node-09"]["gpus"]] == [0, 1, 2, 3]
+    assert until(lambda: len(samples(api.get("/nodes/node-09/metrics").text, TEMPERATURE)) == 4)
+    assert "node-09" in api.get("/discovery").text
+    assert api.delete("/v1/nodes/node-09").status_code == 204
+    assert api.get("/nodes/node-09/metrics").status_code == 404
+
+
+def test_a_crashed_node_answers_503_and_returns(api: httpx.Client) -> None:
+    load = api.post("/v1/loads", json={"node": "node-01", "gpus": [0], "kind": "compute"}).json()
+    fault = api.post("/v1/faults", json={"kind": "node_crash", "node": "node-01"}).json()
+    assert api.get("/nodes/node-01/metrics").status_code == 503
+    assert api.get("/nodes/node-02/metrics").status_code == 200
+    assert api.get("/v1/nodes").json()["nodes"][0]["state"] == "down"
+    assert "node-01" in api.get("/discovery").text
+    assert until(lambda: api.get(f"/v1/loads/{load['id']}").json()["state"] == "interrupted")
+    api.delete(f"/v1/faults/{fault['id']}")
+    assert until(lambda: len(samples(api.get("/nodes/node-01/metrics").text, TEMPERATURE)) == 8)
+
+
+def test_off_the_bus_makes_the_series_vanish(api: httpx.Client) -> None:
+    api.post("/v1/faults", json={"kind": "off_the_bus", "node": "node-01", "gpu": 3})
+    xid = "DCGM_FI_DEV_XID_ERRORS"
+    assert until(lambda: value(api.get("/nodes/node-01/metrics").text, xid, gpu="3") == 79)
+    assert until(lambda: 'gpu="3"' not in api.get("/nodes/node-01/metrics").text)
+    assert len(samples(api.get("/nodes/node-01/metrics").text, xid)) == 7
+
+
+FAULT = {"kind": "thermal_paste", "node": "node-01", "gpu": 3, "severity": 0.8}
+LOAD = {"node": "node-01", "gpus": [0], "kind": "matrix"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/faults", FAULT | {"kind": "gremlins"}, 422, "gremlins"),
+        ("/v1/faults", FAULT | {"node": "node-77"}, 404, "node-77"),
+        ("/v1/faults", FAULT | {"gpu": 8}, 404, "no GPU 8"),
+        ("/v1/faults", FAULT | {"gpu": -1}, 422, "-1"),
+        ("/v1/faults", FAULT | {"gpu": None}, 422, "befalls a GPU"),
+        ("/v1/faults", FAULT | {"kind": "node_crash"}, 422, "befalls a node"),
+        ("/v1/faults", FAULT | {"severity": 0}, 422, "given: 0"),
+        ("/v1/faults", FAULT | {"severity": 1.5}, 422, "1.5"),
+        ("/v1/faults", FAULT | {"severity": "much"}, 422, "much"),
+        ("/v1/faults", FAULT | {"onset": "creeping", "ramp_seconds": 0}, 422, "ramp_seconds"),
+        ("/v1/faults", FAULT | {"colour": "red"}, 422, "colour"),
+        ("/v1/loads", LOAD | {"kind": "mining"}, 422, "mining"),
+        ("/v1/loads", LOAD | {"gpus": []}, 422, "gpus"),
+        ("/v1/loads", LOAD | {"gpus": [0, 0]}, 422, "twice"),
+        ("/v1/loads", LOAD | {"gpus": [0, 9]}, 404, "no GPU 9"),
+        ("/v1/loads", LOAD | {"utilization": 1.01}, 422, "1.01"),
+        ("/v1/nodes", {"node": "node-01"}, 409, "node-01"),
+        ("/v1/nodes", {"node": "../etc"}, 422, "../etc"),
+        ("/v1/nodes", {"node": "node-09", "model": "H900"}, 422, "H900"),
+        ("/v1/nodes", {"node": "node-09", "gpus": 17}, 422, "17"),
+    ],
+)
+def test_bad_input_is_named_and_changes_nothing(
+    api: httpx.Client, path: str, body: dict[str, object], status: int, said: str
+) -> None:
+    before = api.get(path).json()
+    answer = api.post(path, json=body)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["instance"] == path
+    assert said in problem["detail"]
+    assert api.get(path).json() == before
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"[]", b'{"kind":"hang","node":"node-01","gpu":1,"severity":NaN}'])
+def test_malformed_json_is_422(api: httpx.Client, body: bytes) -> None:
+    answer = api.post("/v1/faults", content=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_second_load_on_a_gpu_names_the_first(api: httpx.Client) -> None:
+    first = api.post("/v1/loads", json=LOAD).json()
+    answer = api.post("/v1/loads", json=LOAD | {"gpus": [1, 0]})
+    assert answer.status_code == 409
+    assert first["id"] in answer.json()["detail"]
+    assert len(api.get("/v1/loads").json()["loads"]) == 1
+
+
+def test_the_same_fault_twice_names_the_first(api: httpx.Client) -> None:
+    first = api.post("/v1/faults", json=FAULT).json()
+    answer = api.post("/v1/faults", json=FAULT | {"severity": 0.2})
+    assert answer.status_code == 409
+    assert first["id"] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/faults/fault-9", "/v1/loads/load-9", "/v1/nodes/node-99"])
+def test_deleting_what_is_not_there_is_404(api: httpx.Client, path: str) -> None:
+    assert api.delete(path).status_code == 404
+
+
+@pytest.mark.parametrize("given", ["", "Bearer wrong", "Basic a-token-for-tests"])
+def test_without_the_token_the_control_api_is_closed(serving: Serving, source: SyntheticSource, given: str) -> None:
+    client = serving(synthetic_app(source))
+    for path in ("/v1/truth", "/v1/faults", "/v1"):
+        answer = client.get(path, headers={"Authorization": given} if given else {})
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get("/nodes/node-01/metrics").status_code == 200
+
+
+def test_beyond_loopback_only_the_probes_are_open(
+    serving: Serving, source: SyntheticSource, bearer: dict[str, str]
+) -> None:
+    client = serving(synthetic_app(source, open_reads=False))
+    for path in ("/", "/metrics", "/discovery", "/nodes/node-01/metrics"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers=bearer).status_code == 200
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200

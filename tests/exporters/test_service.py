@@ -1,0 +1,72 @@
+"""What every exporter's HTTP face has."""
+
+import httpx
+import pytest
+
+from exporters.synthetic.fleet import build
+from exporters.synthetic.source import SyntheticSource
+from tests.exporters.conftest import Serving, synthetic_app
+from tests.exporters.series import samples, value
+
+
+@pytest.fixture
+def client(serving: Serving) -> httpx.Client:
+    return serving(synthetic_app(SyntheticSource(build(8, 8, 32, ["H100"], 7))))
+
+
+def test_discovery_gives_back_the_address_it_was_asked_by(client: httpx.Client) -> None:
+    groups = client.get("/discovery", headers={"Host": "exporters:9400"}).json()
+    assert len(groups) == 8
+    assert groups[4] == {
+        "targets": ["exporters:9400"],
+        "labels": {
+            "__metrics_path__": "/nodes/node-05/metrics",
+            "node": "node-05",
+            "rack": "rack-2",
+            "switch": "switch-1",
+        },
+    }
+
+
+def test_a_page_has_its_gpus_and_tells_about_its_collectors(client: httpx.Client) -> None:
+    answer = client.get("/nodes/node-01/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert len(samples(answer.text, "DCGM_FI_DEV_GPU_TEMP")) == 8
+    assert value(answer.text, "stethos_exporter_collector_success", collector="dcgm") == 1
+    assert value(answer.text, "stethos_exporter_collector_duration_seconds", collector="dcgm") is not None
+    age = value(answer.text, "stethos_exporter_reading_age_seconds", gpu="7")
+    assert age is not None
+    assert 0 <= age < 5
+
+
+def test_the_process_tells_about_itself(client: httpx.Client) -> None:
+    text = client.get("/metrics").text
+    assert value(text, "stethos_exporter_nodes") == 8
+    assert (value(text, "process_resident_memory_bytes") or 0) > 1e6
+
+
+def test_the_index_links_everything(client: httpx.Client) -> None:
+    text = client.get("/").text
+    for link in ("/metrics", "/discovery", "/readyz", "/nodes/node-08/metrics"):
+        assert f'href="{link}"' in text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nope", 404), ("GET", "/nodes/node-77/metrics", 404), ("POST", "/metrics", 405)],
+)
+def test_errors_are_problems(client: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["instance"] == path
+
+
+def test_a_fleet_that_stops_is_not_ready() -> None:
+    now = 0.0
+    source = SyntheticSource(build(1, 8, 32, ["H100"], 7), monotonic=lambda: now)
+    assert source.unready() is None
+    now = 20.0
+    assert source.unready() == "the fleet has not moved for 20 s"
+    source.advance()
+    assert source.unready() is None

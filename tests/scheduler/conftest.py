@@ -1,0 +1,28 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .processes import Scheduler
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
+    server = Scheduler(tmp_path_factory.mktemp("shared"), "--alert-ttl", "2")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def scheduler(shared: Scheduler) -> Iterator[Scheduler]:
+    """The server that tests share, left without nodes and waiting jobs."""
+    yield shared
+    shared.remove_all()
+
+
+@pytest.fixture
+def own_scheduler(tmp_path: Path) -> Iterator[Scheduler]:
+    """A server that a test may kill."""
+    server = Scheduler(tmp_path)
+    yield server
+    server.close()

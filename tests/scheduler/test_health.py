@@ -1,0 +1,105 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.clock import now
+from scheduler.health import Health, HealthUnavailableError, Reading, Thresholds, Verdict, judge, parse
+
+LIMITS = Thresholds()
+
+
+def after(scores: list[float | None], step: float = 5.0, limits: Thresholds = LIMITS) -> list[bool]:
+    """Whether the GPU is blocked after each score, `step` seconds apart."""
+    verdict, blocked = Verdict(), []
+    for number, score in enumerate(scores):
+        verdict = judge(verdict, score, number * step, limits)
+        blocked.append(verdict.blocked)
+    return blocked
+
+
+def test_a_score_of_one_blocks_at_once() -> None:
+    assert after([0.2, 0.99, 1.0]) == [False, False, True]
+
+
+def test_a_gpu_is_free_again_after_twenty_seconds_under_the_clear_threshold() -> None:
+    assert after([1.2, 0.6, 0.6, 0.6, 0.6, 0.6]) == [True, True, True, True, True, False]
+
+
+def test_between_the_thresholds_nothing_changes() -> None:
+    assert after([0.9] * 10) == [False] * 10
+    assert after([1.5] + [0.8] * 10) == [True] * 11
+
+
+def test_a_relapse_starts_the_wait_anew() -> None:
+    assert after([1.2, 0.6, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6, 0.6])[-2:] == [True, False]
+
+
+def test_silence_blocks_nothing_and_is_no_recovery() -> None:
+    assert after([None] * 5) == [False] * 5
+    assert after([1.2] + [None] * 100) == [True] * 101
+
+
+def test_silence_is_forgotten_in_the_end() -> None:
+    assert after([1.2, None, None, None], step=600.0) == [True, True, True, False]
+
+
+def test_silence_does_not_count_as_time_under_the_threshold() -> None:
+    assert after([1.2, 0.1, None, None, None, None, None, 0.1]) == [True] * 8
+
+
+@given(st.lists(st.none() | st.floats(0, 3), max_size=60))
+def test_a_gpu_is_never_free_right_after_a_bad_score(scores: list[float | None]) -> None:
+    for score, blocked in zip(scores, after(scores), strict=True):
+        assert blocked or score is None or score < LIMITS.block
+
+
+def test_thresholds_must_leave_a_gap() -> None:
+    with pytest.raises(ValueError, match=r"the clear threshold 1 must be under the block threshold 1"):
+        Thresholds(block=1.0, clear=1.0)
+
+
+def answer(*series: tuple[dict[str, str], str]) -> bytes:
+    result = [{"metric": labels, "value": [1000.0, value]} for labels, value in series]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+
+
+def pair(node: str, gpu: str, score: str, at: str) -> list[tuple[dict[str, str], str]]:
+    labels = {"node": node, "gpu": gpu}
+    return [({**labels, "what": "score"}, score), ({**labels, "what": "timestamp"}, at)]
+
+
+def test_a_score_comes_with_the_age_of_its_sample() -> None:
+    assert parse(answer(*pair("n", "3", "0.5", "996.5")), 30) == {("n", 3): Health(0.5, 3.5)}
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pair("n", "0", "0.5", "969"),  # stale
+        pair("n", "0", "NaN", "999"),
+        pair("n", "MIG-1", "0.5", "999"),
+        pair("", "0", "0.5", "999"),
+        pair("n", "0", "0.5", "999")[:1],
+    ],
+)
+def test_what_is_no_opinion_is_left_out(series: list[tuple[dict[str, str], str]]) -> None:
+    assert parse(answer(*series), 30) == {}
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<html>", b'{"status": "success"}', b'{"status":"success","data":{"result":[1]}}']
+)
+def test_another_answer_is_no_reading(text: bytes) -> None:
+    with pytest.raises(HealthUnavailableError):
+        parse(text, 30)
+
+
+def test_a_reading_grows_old() -> None:
+    reading = Reading("fresh", now() - 25, {("n", 0): Health(0.5, 1.0), ("n", 1): Health(0.5, 10.0)})
+    young = reading.at(("n", 0), 30)
+    assert young is not None
+    assert young.age == pytest.approx(26, abs=0.5)
+    assert reading.at(("n", 1), 30) is None
+    assert reading.at(("n", 2), 30) is None

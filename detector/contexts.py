@@ -36,6 +36,12 @@ def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArra
     return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
 
 
+def alone(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU works without enough ranks of the same job beside it. Any shape."""
+    found: NDArray[np.bool_] = context // 2 == 2
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ContextScale:
     """How large residuals are when nothing is wrong: the 99 % quantile of their size, [CONTEXTS, signals]."""

@@ -32,6 +32,17 @@ class Batch:
     edges: Mapping[str, Tensor]
 
 
+def thinned(batch: Batch, everywhere: float, here_and_there: float) -> Batch:
+    """The batch with some signals taken away: from the whole fleet, and from single GPUs. Shares from 0 to 1.
+
+    Training on such batches is what keeps a model usable when a signal stops being reported.
+    """
+    nodes, signals, _ = batch.own.shape
+    fleet = torch.rand(signals) >= everywhere
+    own = fleet & (torch.rand(nodes, signals) >= here_and_there)
+    return Batch(batch.own * own.unsqueeze(-1), batch.medians * fleet, batch.known * fleet, batch.model, batch.edges)
+
+
 class PeerReconstruction(nn.Module):
     """Masked reconstruction with attention over typed peer edges beside a linear skip.
 

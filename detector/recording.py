@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from detector.signals import Signals
 from detector.telemetry import IDLE, Gpu, Telemetry
 
-_LABELS = ("timestamp", "node", "gpu", "model", "rack", "job")
+_LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "job"))
 
 
 class RecordingError(ValueError):
@@ -42,7 +42,8 @@ def read(path: Path, signals: Signals) -> Telemetry:
     columns = [
         field.name
         for field in table.schema
-        if field.name not in _LABELS and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+        if field.name not in signals.ignore | _LABELS
+        and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
     ]
     if not columns:
         raise RecordingError(f"{path} has no numeric column, so no signal")

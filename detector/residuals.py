@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detector.batches import Prepared, peers, prepare
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale
+from detector.contexts import ContextScale, alone
 from detector.features import Scaling
 from detector.model import PeerReconstruction
 from detector.signals import Signal
@@ -21,7 +21,6 @@ from detector.topology import MINIMUM, Groups, Topology
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
-_LEAST_SCALE = 0.25  # of a sensor's resolution: finer than that nothing is known
 _PEER_SIGMAS = 6.0  # robust deviations that are one unit of residual before anything is calibrated
 
 
@@ -100,7 +99,7 @@ class PeerJudge:
     def _step(self, readings: Floats, job: NDArray[np.int32], topology: Topology) -> Floats:
         by_job = self._deviation(readings, topology["job"])
         by_load = self._deviation(readings, topology["load"])
-        follows = np.array([signal.follows_effort for signal in self.signals])
+        follows = np.array([signal.follows == "effort" for signal in self.signals])
         chosen: Floats = np.where(np.isnan(by_job) & (follows[:, None] | (job == IDLE)), by_load, by_job)
         return chosen
 
@@ -135,15 +134,17 @@ class ModelJudge:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
         prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
-        shared = rebuild(self.network, prepared, scale_floor(self.signals, self.scaling))
+        shared = judgeable(
+            rebuild(self.network, prepared, scale_floor(self.signals, self.scaling)), self.signals, prepared.context
+        )
         own = against_job(shared, prepared.topologies)
         return Residuals(self.own_scale.apply(own, prepared.context), self.shared_scale.apply(shared, prepared.context))
 
 
 def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
-    """The smallest residual scale worth telling apart, in robust units: [models + 1, signals]."""
+    """Each signal's resolution in robust units, [models + 1, signals]: smaller residuals are not told apart."""
     resolution = np.array([signal.resolution for signal in signals], np.float32)
-    floor: Floats = np.maximum(_LEAST_SCALE * resolution / scaling.spread, 1e-3).astype(np.float32)
+    floor: Floats = np.maximum(resolution / scaling.spread, 1e-3).astype(np.float32)
     return floor
 
 
@@ -166,6 +167,14 @@ def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> F
             by_step = residual.numpy().reshape(len(chosen), gpus, signals)
             out[:, :, start : start + len(chosen)] = by_step.transpose(2, 1, 0)
     return out
+
+
+def judgeable(residuals: Floats, signals: tuple[Signal, ...], context: NDArray[np.int64]) -> Floats:
+    """The residuals without those of job-made signals where no other rank tells what the job does."""
+    judged = residuals.copy()
+    follows = np.array([signal.follows == "job" for signal in signals])
+    judged[follows[:, None, None] & alone(context)] = np.nan
+    return judged
 
 
 def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:

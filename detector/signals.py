@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 DEFAULT = Path(__file__).with_name("signals.yml")
 
 Direction = Literal["high", "low", "both"]
+Follows = Literal["job", "effort"] | None
 
 
 class SignalsError(ValueError):
@@ -38,7 +39,7 @@ class _Entry(BaseModel):
     range: tuple[float, float] | None = None
     mask: str | None = None
     scored: bool = True
-    follows_effort: bool = False
+    follows: Follows = None
     cause: _Cause = _Cause()
 
     @model_validator(mode="after")
@@ -57,6 +58,7 @@ class _File(BaseModel):
 
     activity: str
     effort: str
+    ignore: list[str] = []
     jobs: str
     targets: str
     signals: list[_Entry]
@@ -73,7 +75,7 @@ class Signal:
     range: tuple[float, float] | None = None
     mask: str | None = None
     scored: bool = True
-    follows_effort: bool = False
+    follows: Follows = None
     cause_high: str | None = None
     cause_low: str | None = None
 
@@ -98,6 +100,7 @@ class Signals:
     queries: tuple[Query, ...]
     activity: str
     effort: str
+    ignore: frozenset[str]
     jobs: str
     targets: str
 
@@ -125,7 +128,7 @@ def load(path: Path = DEFAULT) -> Signals:
         if names.count(name) > 1:
             raise SignalsError(f"{path}: the signal {name!r} is listed twice")
     queries = tuple(Query(entry.query, _signal(entry), entry.expand) for entry in file.signals)
-    return Signals(queries, file.activity, file.effort, file.jobs, file.targets)
+    return Signals(queries, file.activity, file.effort, frozenset(file.ignore), file.jobs, file.targets)
 
 
 def _signal(entry: _Entry) -> Signal | None:
@@ -139,7 +142,7 @@ def _signal(entry: _Entry) -> Signal | None:
         entry.range,
         entry.mask,
         entry.scored,
-        entry.follows_effort,
+        entry.follows,
         entry.cause.high,
         entry.cause.low,
     )

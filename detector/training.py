@@ -16,15 +16,17 @@ from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY, Thresholds, calibrate
 from detector.contexts import ContextScale
 from detector.features import WINDOW, Scaling
-from detector.model import PeerReconstruction, laplace_loss
+from detector.model import PeerReconstruction, laplace_loss, thinned
 from detector.registry import Card
-from detector.residuals import ModelJudge, against_job, aligned, rebuild, scale_floor
+from detector.residuals import ModelJudge, against_job, aligned, judgeable, rebuild, scale_floor
 from detector.signals import Signal
 from detector.telemetry import Floats, Telemetry, clean
 
 _NODES = 2048  # GPU-steps per training batch
 _HELD_BACK = 0.3  # the newest share of the data: calibrates, never trains
 _TRIM = 0.03
+_LOST_EVERYWHERE = 0.05  # chance that a training batch lacks a signal altogether
+_LOST_HERE = 0.02  # chance that one GPU lacks it
 _RATE = 3e-3
 _DEFAULT_MASKS = 5
 
@@ -67,7 +69,7 @@ def train(
         for (telemetry, readings), split in zip(data, splits, strict=True)
     ]
     floor = scale_floor(signals, scaling)
-    shared = [rebuild(network, part, floor) for part in held_back]
+    shared = [judgeable(rebuild(network, part, floor), signals, part.context) for part in held_back]
     own = [against_job(residuals, part.topologies) for residuals, part in zip(shared, held_back, strict=True)]
     step = data[0][0].step
     usual = [_usual(residuals, held_back, signals, step, settings.budget) for residuals in (own, shared)]
@@ -165,7 +167,7 @@ def _optimise(
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
         batch, actual = prepared[which].batch(steps), prepared[which].actual(steps)
         hidden = network.masks[torch.from_numpy(random.integers(0, len(network.masks), len(actual)))]
-        mean, log_scale = network(batch, hidden)
+        mean, log_scale = network(thinned(batch, _LOST_EVERYWHERE, _LOST_HERE), hidden)
         counted = hidden & ~actual.isnan()
         loss = laplace_loss(actual.nan_to_num(), mean, log_scale, counted, _TRIM)
         optimiser.zero_grad()

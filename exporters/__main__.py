@@ -32,6 +32,7 @@ def _serving(command: Command) -> Command:
             type=click.Path(path_type=Path, file_okay=False),
             default=".stethos",
             envvar="STETHOS_HOME",
+            show_envvar=True,
             help="State folder.",
         ),
         click.option("--port", type=click.IntRange(0, 65535), default=9400, help="0 takes a free one."),
@@ -118,11 +119,11 @@ def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
     from exporters.machine import MachineSource
 
     try:
-        session = library.Nvml(library.load())
+        opened = library.Nvml(library.load())
     except library.NoDriverError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(os.EX_UNAVAILABLE)
-    source = MachineSource(session, Place(node, rack), interval)
+    source = MachineSource(opened, Place(node, rack), interval)
     _serve(source, title=f"Stethos: GPUs of {node}", **where)
 
 
@@ -160,9 +161,12 @@ def record(fleet: Fleet, hours: float, step: float, faults: int, start: datetime
     from exporters.synthetic.recorder import Recorder
 
     recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults)
-    with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
-        for done in recorder.run():
-            bar.update(done)
+    try:
+        with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
+            for done in recorder.run():
+                bar.update(done)
+    except OSError as error:
+        raise click.ClickException(f"cannot write into {out}: {error}") from None
     click.echo(out / "recording.parquet")
 
 
@@ -178,7 +182,7 @@ def convert(dataset: str, source: Path, part: str, out: Path) -> None:
 
     try:
         servers, rows = conversion.convert(dataset, source, out, part)
-    except RecordingError as error:
+    except (RecordingError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{out}: {servers} servers, {rows} rows")
 

@@ -74,7 +74,7 @@ class Gpm:
         answer = library.nvmlGpmMetricsGet(request)
         return Profile(
             **{
-                field: float(f"{answer.metrics[index].value * factor:.6g}")
+                field: float(f"{answer.metrics[index].value * factor:.9g}")
                 for index, (field, _, factor) in enumerate(self._metrics)
                 if answer.metrics[index].nvmlReturn == library.NVML_SUCCESS
             }

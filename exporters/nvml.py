@@ -26,7 +26,7 @@ def load() -> Any:
 
 
 class Nvml:
-    """An open NVML session. Every read is by itself: what fails is None, the rest is unaffected."""
+    """NVML, opened. Every read is by itself: what fails is None, the rest is unaffected."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
@@ -82,7 +82,7 @@ class Nvml:
         return self.identities[pointers.index(device)].gpu, int(event.eventData)
 
     def close(self) -> None:
-        """Ends the session."""
+        """Lets go of NVML."""
         for gpm in self._gpm:
             gpm.close()
         if self._events is not None:

@@ -1,6 +1,7 @@
 """Runs an application on uvicorn: a busy port is one sentence, Ctrl-C and SIGTERM end it with exit code 0."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise AddressError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
 def serve(app: Starlette, listener: socket.socket, **facts: object) -> None:

@@ -35,6 +35,9 @@ TOKEN_FILE = click.option(
 @click.option(
     "--alert-ttl", type=click.FloatRange(min=1), default=900.0, help="Seconds after which an alert holds nothing."
 )
+@click.option(
+    "--node-timeout", type=click.FloatRange(min=3), default=10.0, help="Seconds of silence after which a node is lost."
+)
 def serve(**options: object) -> None:
     """Keep the queue, place the jobs, serve the API and the console."""
     from .serve import run

@@ -4,12 +4,14 @@ A job takes the node where its cost is least: cost = leftover + HEALTH × penalt
 `leftover` is the share of the node's GPUs that stays free (best fit: whole nodes are kept for those who
 need them), `penalty` the mean of the chosen GPUs' health penalties in [0, 1], `avoided` is 1 where an
 earlier attempt lost its machine. No shape of job stands in the way of another: when one does not fit, the
-next is tried.
+next is tried. Only the first that has starved has nodes kept for it, so that many small jobs cannot shut a
+large one out for ever.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +25,7 @@ AVOID = 10.0
 #: As bad as a score of 0.5: what nobody has an opinion on is neither healthy nor ill.
 UNKNOWN_PENALTY = 0.25
 #: How many candidates an explanation names.
-NAMED = 20
+NAMED = 10
 
 
 class Request(Protocol):
@@ -37,6 +39,8 @@ class Request(Protocol):
     def nodes(self) -> int: ...
     @property
     def avoid(self) -> frozenset[str]: ...
+    @property
+    def starving(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +117,19 @@ def plan(waiting: Sequence[Request], candidates: Sequence[Candidate], limit: int
     board = _Board(candidates)
     assignments: list[Assignment] = []
     reasons: dict[tuple[int, int], str] = {}
+    kept = False
     for job in waiting:
         if limit is not None and len(assignments) >= limit:
             break
         per_node = job.gpus // job.nodes
         # What is free only shrinks in one pass: a shape that failed, fails again, and so do larger ones.
-        if any(gpus // nodes <= per_node and nodes <= job.nodes for gpus, nodes in reasons):
-            reasons.setdefault((job.gpus, job.nodes), why_not(job.gpus, job.nodes, board.candidates))
-            continue
-        if assignment := board.place(job):
+        hopeless = any(gpus // nodes <= per_node and nodes <= job.nodes for gpus, nodes in reasons)
+        if not hopeless and (assignment := board.place(job)):
             assignments.append(assignment)
-        else:
-            reasons[job.gpus, job.nodes] = why_not(job.gpus, job.nodes, board.candidates)
+            continue
+        reasons.setdefault((job.gpus, job.nodes), why_not(job.gpus, job.nodes, board.candidates))
+        if job.starving and not kept:
+            kept = board.keep(job)
     return Plan(tuple(assignments), reasons)
 
 
@@ -196,39 +201,40 @@ class _Board:
         for row in chosen.tolist():
             node = self.candidates[row]
             shares.append(Share(node.name, tuple(sorted(node.free[:per_node]))))
-            self.candidates[row] = Candidate(
-                node.name,
-                node.capacity,
-                node.free[per_node:],
-                node.penalties[per_node:],
-                node.busy + per_node,
-                node.cordoned,
-                node.why_not,
+            self.candidates[row] = replace(
+                node,
+                free=node.free[per_node:],
+                penalties=node.penalties[per_node:],
+                busy=node.busy + per_node,
             )
             self._refresh(row)
         return Assignment(job.id, tuple(shares), looks)
 
+    def keep(self, job: Request) -> bool:
+        """Keep the nodes that will be free soonest for a job that has starved. Whether there are any."""
+        per_node = job.gpus // job.nodes
+        able = [
+            row
+            for row, node in enumerate(self.candidates)
+            if node.why_not is None and node.capacity - len(node.cordoned) >= per_node
+        ]
+        if len(able) < job.nodes:
+            return False
+        for row in sorted(able, key=lambda row: -len(self.candidates[row].free))[: job.nodes]:
+            self.candidates[row] = replace(self.candidates[row], why_not=f"kept for {job.id}, which has waited long")
+            self._refresh(row)
+        return True
+
     def looks(self, job: Request, cost: NDArray[np.float64], chosen: NDArray[np.intp]) -> tuple[Look, ...]:
         per_node = job.gpus // job.nodes
-        rows = np.arange(cost.size)
-        if cost.size > NAMED:
-            rows = np.argpartition(cost, NAMED)[:NAMED]
+        rows = np.argpartition(cost, NAMED)[:NAMED] if cost.size > NAMED else np.arange(cost.size)
         rows = rows[np.argsort(cost[rows], kind="stable")]
+        leftover = (self._free[rows] - per_node) / self._capacity[rows]
         picked = set(chosen.tolist())
-        return tuple(self._look(row, per_node, job.avoid, float(cost[row]), row in picked) for row in rows.tolist())
-
-    def _look(self, row: int, per_node: int, avoid: frozenset[str], cost: float, chosen: bool) -> Look:
-        node = self.candidates[row]
-        if np.isfinite(cost):
-            terms = {
-                "leftover": float((self._free[row] - per_node) / self._capacity[row]),
-                "health": HEALTH * float(self._health[row, per_node]),
-                "avoided": AVOID if node.name in avoid else 0.0,
-            }
-            gpus = tuple(sorted(node.free[:per_node]))
-            return Look(node.name, chosen, True, len(node.free), gpus, cost, terms, None)
-        reason = node.why_not or f"{len(node.free)} free, {node.busy} busy, {len(node.cordoned)} cordoned"
-        return Look(node.name, False, False, len(node.free), (), None, {}, reason)
+        return tuple(
+            _look(self.candidates[row], per_node, job.avoid, each, rest, row in picked)
+            for row, each, rest in zip(rows.tolist(), cost[rows].tolist(), leftover.tolist(), strict=True)
+        )
 
     def _refresh(self, row: int) -> None:
         node = self.candidates[row]
@@ -237,3 +243,13 @@ class _Board:
         if node.why_not is None and node.free:
             counts = np.arange(1, len(node.free) + 1)
             self._health[row, 1 : len(node.free) + 1] = np.cumsum(node.penalties) / counts
+
+
+def _look(node: Candidate, per_node: int, avoid: frozenset[str], cost: float, leftover: float, chosen: bool) -> Look:
+    free = len(node.free)
+    if not isfinite(cost):
+        reason = node.why_not or f"{free} free, {node.busy} busy, {len(node.cordoned)} cordoned"
+        return Look(node.name, False, False, free, (), None, {}, reason)
+    avoided = AVOID if node.name in avoid else 0.0
+    terms = {"leftover": leftover, "health": cost - leftover - avoided, "avoided": avoided}
+    return Look(node.name, chosen, True, free, tuple(sorted(node.free[:per_node])), cost, terms, None)

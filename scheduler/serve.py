@@ -28,6 +28,7 @@ def run(
     clear_score: float,
     clear_seconds: float,
     alert_ttl: float,
+    node_timeout: float,
 ) -> None:
     token_file = token_file or home / "token"
     try:
@@ -44,7 +45,7 @@ def run(
         prometheus=prometheus,
         workload=workload,
         alert_ttl_seconds=alert_ttl,
-        settings=Settings(thresholds=thresholds),
+        settings=Settings(lost_seconds=node_timeout, thresholds=thresholds),
     )
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"

@@ -1,6 +1,5 @@
 """uvicorn with a socket opened first, so that a busy port is a sentence and port 0 is known."""
 
-import asyncio
 import socket
 from types import FrameType
 
@@ -14,7 +13,8 @@ class BusyPortError(Exception):
 
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol by name, because asyncio turns Nagle's delay off only where it reads TCP.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -30,10 +30,10 @@ class Server(uvicorn.Server):
     def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=3)
         super().__init__(config)
-        self._stopping: asyncio.Event = app.state.stopping
+        self._app = app
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stopping.set()
+        self._app.state.stop()
         super().handle_exit(sig, frame)
         # A signal is how this server is meant to end: uvicorn would raise it again afterwards.
         self._captured_signals.clear()

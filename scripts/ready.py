@@ -12,6 +12,7 @@ import click
 import httpx
 
 HOME = Path(os.environ["STETHOS_HOME"])
+STARTED = time.time()
 PATIENCE_SECONDS = 180
 PROBES = {
     "prometheus": "/-/ready",
@@ -47,8 +48,11 @@ def unready(process: str) -> str | None:
 
 
 def unscored(gpus: int) -> str | None:
-    """Why the loop is not closed yet. All `gpus` must have a score; with 0, as for an unknown fleet, any will do."""
-    scored = int(float((ask("count(stethos_anomaly_score)") or {"value": "0"})["value"]))
+    """Why the loop is not closed yet. All `gpus` must have a score; with 0, as for an unknown fleet, any will do.
+
+    Prometheus may still hold the scores of an earlier run, so only samples of this one count.
+    """
+    scored = int(float((ask(f"count(timestamp(stethos_anomaly_score) > {STARTED})") or {"value": "0"})["value"]))
     done = scored == gpus if gpus else scored > 0
     return None if done else f"{scored} of {gpus or 'its'} GPUs have a score"
 
@@ -75,7 +79,7 @@ def summary(processes: list[str]) -> str:
 
 
 def next_commands() -> str:
-    home = os.path.relpath(HOME)
+    home = HOME.relative_to(Path.cwd()) if HOME.is_relative_to(Path.cwd()) else HOME
     bearer = f'-H "Authorization: Bearer $(cat {home}/token)"'
     fault = '{"kind":"thermal_paste","node":"node-01","gpu":3,"severity":0.8}'
     return f"""

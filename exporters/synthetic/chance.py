@@ -41,10 +41,11 @@ class Jobs:
         sizes = np.minimum(_SIZES, self._largest)
         mean_seconds = _MEDIAN_SECONDS * np.exp(_SIGMA**2 / 2)
         self._per_second = _BUSY_SHARE * self._gpus / ((sizes @ _SIZE_WEIGHTS) * mean_seconds)
-        # Start as if the fleet had been working for long, not with an empty hall.
+        # Start as if the fleet had been working for long: who meets a job meets a long one (σ² on the logarithm),
+        # somewhere in its middle.
         self._waiting = [self._new() for _ in range(round(self._per_second * mean_seconds))]
         for job in self._waiting:
-            job.seconds *= self._rng.random()
+            job.seconds *= self._rng.random() * np.exp(_SIGMA**2)
 
     def step(self, seconds: float) -> None:
         """Ends what is over, lets new jobs come, places what fits."""
@@ -113,7 +114,7 @@ class Faults:
         for index in range(count):
             kind = kinds[index % len(kinds)]
             node = nodes[rng.integers(len(nodes))]
-            start = float(rng.uniform(0.05, 0.9) * length_seconds)
+            start = fleet.seconds + float(rng.uniform(0.05, 0.9) * length_seconds)
             self._plans.append(
                 _Plan(
                     start=start,

@@ -1,6 +1,6 @@
 """The fleet at full speed into a recording, with its truth beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from exporters.synthetic.fleet import Fleet
 
 _SIGNALS = (*signals.DIRECT, signals.MEMORY, *signals.VIOLATIONS)
 _ROWS_PER_GROUP = 65_536
-_LONGEST_STEP_SECONDS = 5.0
+_STEPS_PER_GROUP = 512
+_LONGEST_STEP_SECONDS = 10.0
 _WARM_UP_SECONDS = 600.0
 
 
@@ -38,11 +39,11 @@ class Recorder:
         self._labels = _Labels(fleet)
         self._names: dict[str, int] = {}
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> Generator[int, None, None]:
         """Records; yields the steps done since the last time. Nothing is left behind when it is broken off."""
         writer = recording.Writer(self.folder / "recording.parquet", _SIGNALS)
         try:
-            per_group = max(1, _ROWS_PER_GROUP // self._labels.gpus)
+            per_group = min(max(1, _ROWS_PER_GROUP // self._labels.gpus), _STEPS_PER_GROUP)
             for first in range(0, self.steps, per_group):
                 count = min(per_group, self.steps - first)
                 self._group(writer, first, count)

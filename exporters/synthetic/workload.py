@@ -1,6 +1,5 @@
 """Jobs → what they ask of their GPUs, second by second. All ranks of a job share one slot, so they move together."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,11 +156,6 @@ class Workload:
             pcie_rx=np.where(loading & (activity > 0), 0.3, table[:, _RX] * activity)[slot],
             nvlink=np.where(ranks > 1, nvlink[slot], 0.0),
         )
-
-
-def names(kinds: Integers) -> Sequence[str]:
-    """The kinds by name."""
-    return [NAMES[each] for each in kinds]
 
 
 def _blank(count: int) -> Slots:

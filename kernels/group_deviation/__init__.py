@@ -50,7 +50,7 @@ def peer_deviation(
     """
     module = _module(values)
     arrays.check_values(values)
-    members, offsets = module.asarray(members), module.asarray(offsets)
+    members, offsets = module.ascontiguousarray(members), module.ascontiguousarray(offsets)
     arrays.check_groups(members, offsets, values.shape[1])
     floors = arrays.floors(floor, values.shape[0])
     arrays.check_minimum(minimum)

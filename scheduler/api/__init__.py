@@ -71,6 +71,11 @@ def application(configuration: Configuration) -> Starlette:
         await cycle.stop()
         store.close()
 
+    def stop() -> None:
+        """Let the answers that wait for something to happen end."""
+        app.state.stopping.set()
+        app.state.context.queue.wake()
+
     app = Starlette(
         routes=[endpoint.route() for endpoint in ENDPOINTS],
         lifespan=lifespan,
@@ -80,4 +85,5 @@ def application(configuration: Configuration) -> Starlette:
     app.state.openapi = openapi.document(ENDPOINTS, VERSION)
     app.state.docs = pages.render(app.state.openapi)
     app.state.stopping = asyncio.Event()
+    app.state.stop = stop
     return app

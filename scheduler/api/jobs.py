@@ -205,7 +205,7 @@ class DecisionAnswer(Answer):
     placed: bool
     placement: list[ShareAnswer]
     reason: str | None
-    candidates: Annotated[list[LookAnswer], Field(description="Best first; at most 20.")]
+    candidates: Annotated[list[LookAnswer], Field(description="Best first; at most 10.")]
 
 
 async def submit(request: Request) -> Response:

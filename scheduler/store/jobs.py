@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..jobs import (
+    AGEING_SECONDS,
     Attempt,
     AttemptState,
     Job,
@@ -38,6 +39,7 @@ class Waiting:
     nodes: int
     rank: float
     avoid: frozenset[str]
+    starving: bool = False
 
 
 def submit(tx: Transaction, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
@@ -111,7 +113,14 @@ def finished_since(tx: Transaction, since: float) -> int:
 def waiting(tx: Transaction, limit: int) -> list[Waiting]:
     """The first of the queue, of each shape apart: jobs that fit nowhere hide no others."""
     found = [
-        Waiting(row["id"], row["gpus"], row["nodes"], row["rank"], frozenset(json.loads(row["avoid"])))
+        Waiting(
+            row["id"],
+            row["gpus"],
+            row["nodes"],
+            row["rank"],
+            frozenset(json.loads(row["avoid"])),
+            tx.now - row["submitted_at"] > AGEING_SECONDS,
+        )
         for shape in tx.all("waiting_shapes")
         for row in tx.all("waiting_of_shape", gpus=shape["gpus"], nodes=shape["nodes"], limit=limit)
     ]

@@ -50,7 +50,7 @@ WHERE id = :id AND state = :old;
 SELECT gpus, nodes FROM jobs WHERE state = 'queued' GROUP BY gpus, nodes;
 
 -- name: waiting_of_shape
-SELECT id, gpus, nodes, rank, avoid FROM jobs
+SELECT id, gpus, nodes, rank, avoid, submitted_at FROM jobs
 WHERE state = 'queued' AND gpus = :gpus AND nodes = :nodes ORDER BY rank LIMIT :limit;
 
 -- name: add_attempt

@@ -21,7 +21,7 @@ Serving = Callable[[Starlette], httpx.Client]
 
 
 @contextmanager
-def _running(app: Starlette) -> Iterator[httpx.Client]:
+def running(app: Starlette) -> Iterator[httpx.Client]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -30,7 +30,7 @@ def _running(app: Starlette) -> Iterator[httpx.Client]:
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
-        with httpx.Client(base_url="http://127.0.0.1:{}".format(listener.getsockname()[1])) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
             yield client
     finally:
         server.should_exit = True
@@ -41,7 +41,7 @@ def _running(app: Starlette) -> Iterator[httpx.Client]:
 @pytest.fixture
 def serving() -> Iterator[Serving]:
     with ExitStack() as stack:
-        yield lambda app: stack.enter_context(_running(app))
+        yield lambda app: stack.enter_context(running(app))
 
 
 @pytest.fixture

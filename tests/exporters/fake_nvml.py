@@ -101,7 +101,7 @@ class FakeNvml:
 
     def nvmlDeviceGetSupportedEventTypes(self, handle: Any) -> int:
         self._gpu(handle, "nvmlDeviceGetSupportedEventTypes")
-        return pynvml.nvmlEventTypeXidCriticalError | pynvml.nvmlEventTypeClock
+        return int(pynvml.nvmlEventTypeXidCriticalError | pynvml.nvmlEventTypeClock)
 
     def nvmlDeviceGetPciInfo(self, handle: Any) -> Any:
         self._gpu(handle, "nvmlDeviceGetPciInfo")

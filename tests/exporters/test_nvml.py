@@ -28,9 +28,9 @@ def page(client: httpx.Client) -> str:
 
 
 def test_a_reading_has_everything_in_dcgm_units() -> None:
-    session = Nvml(FakeNvml(FakeGpu("GPU-a", minor=5)))
-    session.read({})
-    reading = session.read({0: 31})[0]
+    opened = Nvml(FakeNvml(FakeGpu("GPU-a", minor=5)))
+    opened.read({})
+    reading = opened.read({0: 31})[0]
     assert reading.identity.pci_bus_id == "00000000:4C:00.0"
     assert reading.identity.minor == 5
     assert reading.sm_clock_megahertz == 1965
@@ -55,12 +55,12 @@ def test_the_first_look_has_no_rates_yet() -> None:
 
 def test_nvlink_is_growth_per_second() -> None:
     library = FakeNvml(FakeGpu("GPU-a"))
-    session = Nvml(library)
-    session.read({})
+    opened = Nvml(library)
+    opened.read({})
     began = time.monotonic()
     time.sleep(0.05)
     library.gpus[0].nvlink_kibibytes += 500_000
-    rate = session.read({})[0].nvlink_megabytes_per_second
+    rate = opened.read({})[0].nvlink_megabytes_per_second
     elapsed = time.monotonic() - began
     assert rate is not None
     assert 1000 / elapsed * 0.7 < rate <= 1000 / 0.05
@@ -68,9 +68,9 @@ def test_nvlink_is_growth_per_second() -> None:
 
 def test_what_a_gpu_does_not_support_is_none_and_the_rest_is_there() -> None:
     unsupported = {"nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "memory temperature"}
-    session = Nvml(FakeNvml(FakeGpu("GPU-a", name=A100, unsupported=unsupported)))
-    session.read({})
-    reading = session.read({})[0]
+    opened = Nvml(FakeNvml(FakeGpu("GPU-a", name=A100, unsupported=unsupported)))
+    opened.read({})
+    reading = opened.read({})[0]
     assert reading.ecc_corrected_count is None
     assert reading.remapped_rows_correctable is None
     assert reading.row_remap_failure is None

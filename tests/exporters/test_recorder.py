@@ -1,6 +1,6 @@
 """The fleet recorded: the same seed, the same bytes; faults in truth and in the signals, jobs in their column."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def test_rows_are_one_per_step_and_gpu(folder: Path) -> None:
 def test_about_half_of_the_fleet_works_and_working_gpus_are_warmer(folder: Path) -> None:
     read = recording.read(folder / "recording.parquet")
     busy = read.job >= 0
-    assert 0.3 < busy.mean() < 0.8
+    assert 0.25 < busy.mean() < 0.85
     temperature = read.values[read.signals.index("temperature_celsius")]
     assert np.nanmean(temperature[busy]) > np.nanmean(temperature[~busy]) + 10
 
@@ -51,7 +51,8 @@ def test_truth_names_each_fault_with_its_time(folder: Path) -> None:
     truth = pq.read_table(folder / "truth.parquet").to_pylist()
     assert list(truth[0]) == ["node", "gpu", "kind", "severity", "start", "end"]
     assert sorted(each["kind"] for each in truth) == ["clock_stuck", "fan_failure", "power_cap", "thermal_paste"]
-    assert all(START < each["start"] < each["end"] and 0.3 <= each["severity"] <= 1 for each in truth)
+    earliest = START + timedelta(hours=0.05)
+    assert all(earliest <= each["start"] < each["end"] and 0.3 <= each["severity"] <= 1 for each in truth)
 
 
 def test_a_capped_gpu_shows_in_its_limit_exactly_while_truth_says_so(folder: Path) -> None:

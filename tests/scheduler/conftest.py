@@ -23,6 +23,6 @@ def scheduler(shared: Scheduler) -> Iterator[Scheduler]:
 @pytest.fixture
 def own_scheduler(tmp_path: Path) -> Iterator[Scheduler]:
     """A server that a test may kill."""
-    server = Scheduler(tmp_path)
+    server = Scheduler(tmp_path, "--node-timeout", "3")
     yield server
     server.close()

@@ -48,7 +48,7 @@ class Process:
         self._child.wait()
 
 
-def until(look: Callable[[], T], seconds: float = 15.0) -> T:
+def until(look: Callable[[], T | None], seconds: float = 15.0) -> T:
     """The first truthy answer; fails with the last one when there is none in time."""
     end = time.monotonic() + seconds
     while not (found := look()):
@@ -63,6 +63,7 @@ class Scheduler:
     def __init__(self, home: Path, *options: str, port: int = 0) -> None:
         self.home = home
         self._options = options
+        self.http = httpx.Client()
         self.start(port)
 
     def start(self, port: int = 0) -> None:
@@ -75,6 +76,7 @@ class Scheduler:
             assert not self.process.ended, log.read_text()
             return re.search(r"Stethos: (\S+)/login\?token=(\S+)", log.read_text()[len(before) :])
 
+        self.http.close()
         url, token = until(announced, 30).groups()
         self.url, self.port = url, int(url.rpartition(":")[2])
         self.token = token
@@ -145,7 +147,8 @@ class Scheduler:
         return start
 
     def remove_all(self) -> None:
-        for job in self.get("/v1/jobs?limit=1000")["jobs"]:
-            self.http.post(f"/v1/jobs/{job['id']}/cancel")
+        for state in ("queued", "assigned", "running"):
+            for job in self.get(f"/v1/jobs?limit=1000&state={state}")["jobs"]:
+                self.http.post(f"/v1/jobs/{job['id']}/cancel")
         for node in self.get("/v1/nodes")["nodes"]:
             self.http.delete(f"/v1/nodes/{node['node']}", params={"force": "true"})

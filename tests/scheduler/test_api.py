@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import httpx
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from starlette.routing import Route
 

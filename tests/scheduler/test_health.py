@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from scheduler.health import Health, HealthUnavailableError, Reading, Thresholds
 LIMITS = Thresholds()
 
 
-def after(scores: list[float | None], step: float = 5.0, limits: Thresholds = LIMITS) -> list[bool]:
+def after(scores: Sequence[float | None], step: float = 5.0, limits: Thresholds = LIMITS) -> list[bool]:
     """Whether the GPU is blocked after each score, `step` seconds apart."""
     verdict, blocked = Verdict(), []
     for number, score in enumerate(scores):

@@ -14,6 +14,7 @@ class Wanted:
     gpus: int
     nodes: int = 1
     avoid: frozenset[str] = frozenset()
+    starving: bool = False
 
 
 def node(name: str, free: int, capacity: int = 8, score: float = 0.0, why_not: str | None = None) -> Candidate:
@@ -65,6 +66,20 @@ def test_a_job_that_does_not_fit_holds_back_no_other() -> None:
     found = plan([Wanted("big", 8), Wanted("small", 1)], [node("x", 4)])
     assert places(found) == {"small": [("x", (0,))]}
     assert found.reasons == {(8, 1): "needs 8 GPUs on one node; best node has 4 free"}
+
+
+def test_a_starved_job_has_the_node_kept_that_is_free_soonest() -> None:
+    nodes = [node("x", 3), node("y", 6), node("z", 1)]
+    found = plan([Wanted("big", 8, starving=True), Wanted("a", 4), Wanted("b", 1)], nodes)
+    assert places(found) == {"b": [("z", (0,))]}
+    found = plan([Wanted("big", 8), Wanted("a", 4), Wanted("b", 1)], nodes)
+    assert places(found) == {"a": [("y", (0, 1, 2, 3))], "b": [("z", (0,))]}
+
+
+def test_only_one_starved_job_has_nodes_kept() -> None:
+    starved = [Wanted(name, 8, starving=True) for name in ("first", "second")]
+    found = plan([*starved, Wanted("a", 1)], [node("x", 3), node("y", 6)])
+    assert places(found) == {"a": [("x", (0,))]}
 
 
 def test_the_place_of_an_earlier_failure_is_avoided_but_not_forbidden() -> None:

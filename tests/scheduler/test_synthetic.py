@@ -1,0 +1,104 @@
+"""A synthetic fleet's agent against the real exporter: jobs are load, and a dead GPU is no job's fault."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from scheduler.server import listen
+
+from .processes import Json, Process, Scheduler, until
+
+
+class Fleet:
+    """`python -m exporters synthetic` with two nodes of two GPUs, under the scheduler's token."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        socket = listen("127.0.0.1", 0)
+        port = socket.getsockname()[1]
+        socket.close()
+        self.url = f"http://127.0.0.1:{port}"
+        options = ["--nodes", "2", "--gpus-per-node", "2", "--port", str(port)]
+        self.process = Process(["exporters", "synthetic", *options], scheduler.home, scheduler.home / "fleet.log")
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {scheduler.token}"}, timeout=10)
+        until(self._ready, 30)
+
+    def _ready(self) -> bool:
+        try:
+            return self.http.get("/v1/nodes").is_success
+        except httpx.TransportError:
+            return False
+
+    def loads(self) -> list[Json]:
+        found: list[Json] = self.http.get("/v1/loads").json()["loads"]
+        return [load for load in found if load["state"] == "running"]
+
+    def close(self) -> None:
+        self.http.close()
+        self.process.__exit__()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
+    found = Scheduler(tmp_path_factory.mktemp("synthetic"), "--node-timeout", "3")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def fleet(server: Scheduler) -> Iterator[Fleet]:
+    found = Fleet(server)
+    with server.agent("--synthetic", found.url):
+        until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2)
+        yield found
+    found.close()
+
+
+def test_a_job_is_load_on_its_gpus_while_it_runs(server: Scheduler, fleet: Fleet) -> None:
+    job = server.becomes(server.submit(type="matrix", gpus=2, duration_seconds=2), "running")
+    (load,) = until(fleet.loads)
+    assert (load["node"], load["gpus"], load["kind"]) == (job["node"], job["placement"][0]["gpus"], "matrix")
+    assert load["job"] == job["id"]
+    server.becomes(job, "succeeded")
+    until(lambda: not fleet.loads())
+
+
+def test_a_cancelled_job_is_load_no_more(server: Scheduler, fleet: Fleet) -> None:
+    job = server.becomes(server.submit(duration_seconds=60), "running")
+    until(fleet.loads)
+    server.post(f"/v1/jobs/{job['id']}/cancel")
+    until(lambda: not fleet.loads())
+
+
+def test_a_job_told_to_fail_fails_for_good(server: Scheduler, fleet: Fleet) -> None:
+    job = server.submit(type="fault", duration_seconds=1, parameters={"after_seconds": 0.2})
+    assert server.becomes(job, "failed")["reason"] == "failed as told after 0.2 s"
+
+
+def test_a_gpu_that_falls_off_the_bus_sends_its_job_elsewhere(server: Scheduler, fleet: Fleet) -> None:
+    job = server.becomes(server.submit(duration_seconds=5), "running")
+    until(fleet.loads)
+    where = job["placement"][0]
+    fault = {"kind": "off_the_bus", "node": where["node"], "gpu": where["gpus"][0], "severity": 1.0}
+    answer = fleet.http.post("/v1/faults", json=fault)
+    assert answer.status_code == 201, answer.text
+    try:
+        ended = server.becomes(job, "succeeded", "failed", seconds=25)
+    finally:
+        fleet.http.delete(f"/v1/faults/{answer.json()['id']}")
+    assert ended["state"] == "succeeded"
+    assert ended["retries_used"] == 1
+    assert ended["node"] != where["node"]
+    assert "off the bus" in ended["attempts"][0]["reason"].replace("_", " ")
+
+
+def test_nodes_come_and_go_with_the_fleet(server: Scheduler, fleet: Fleet) -> None:
+    answer = fleet.http.post("/v1/nodes", json={"node": "node-09", "gpus": 4, "model": "H100"})
+    assert answer.status_code == 201, answer.text
+
+    def names() -> set[str]:
+        return {node["node"] for node in server.get("/v1/nodes")["nodes"]}
+
+    until(lambda: "node-09" in names())
+    fleet.http.delete("/v1/nodes/node-09")
+    until(lambda: "node-09" not in names())

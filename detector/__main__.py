@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -92,7 +93,8 @@ def run(
 @click.option("--end", type=_TIME, help="UTC.")
 @click.option("--out", type=_FOLDER, help="Where to keep the model.  [default: HOME/models]")
 @click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
-@click.option("--iterations", default=800, type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="The same seed and data give the same model.")
 @_home
 @_signals
@@ -105,12 +107,14 @@ def train_command(
     out: Path | None,
     budget: float,
     iterations: int,
+    threads: int,
     seed: int,
     home: Path,
     signals_file: Path,
     step: float,
 ) -> None:
     """Learn a fleet's normal behaviour from recordings or from Prometheus. No labels are needed."""
+    torch.set_num_threads(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
     click.echo("reading the telemetry ...", err=True)
     telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step))

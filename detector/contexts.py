@@ -36,9 +36,9 @@ def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArra
     return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
 
 
-def alone(context: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a GPU works without enough ranks of the same job beside it. Any shape."""
-    found: NDArray[np.bool_] = context // 2 == 2
+def unsettled(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU's job is too new, or has too few ranks, to tell what is usual for it. Any shape."""
+    found: NDArray[np.bool_] = (context // 2 == 2) | (context % 2 == 1)
     return found
 
 

@@ -32,15 +32,26 @@ class Batch:
     edges: Mapping[str, Tensor]
 
 
-def thinned(batch: Batch, everywhere: float, here_and_there: float) -> Batch:
-    """The batch with some signals taken away: from the whole fleet, and from single GPUs. Shares from 0 to 1.
+@dataclass(frozen=True, slots=True)
+class Thinning:
+    """Chances of what a training batch goes without, so that the model can do without it when it must.
 
-    Training on such batches is what keeps a model usable when a signal stops being reported.
+    fleet: a signal of all GPUs. gpu: a signal of one GPU. kind: one GPU's peers of one kind. lonely: all its peers.
     """
-    nodes, signals, _ = batch.own.shape
-    fleet = torch.rand(signals) >= everywhere
-    own = fleet & (torch.rand(nodes, signals) >= here_and_there)
-    return Batch(batch.own * own.unsqueeze(-1), batch.medians * fleet, batch.known * fleet, batch.model, batch.edges)
+
+    fleet: float = 0.05
+    gpu: float = 0.02
+    kind: float = 0.1
+    lonely: float = 0.1
+
+    def apply(self, batch: Batch) -> Batch:
+        nodes, kinds, signals = batch.medians.shape
+        reported = torch.rand(signals) >= self.fleet
+        own = reported & (torch.rand(nodes, signals) >= self.gpu)
+        heard = (torch.rand(nodes, kinds) >= self.kind) & (torch.rand(nodes, 1) >= self.lonely)
+        medians = reported & heard.unsqueeze(-1)
+        edges = {kind: edges[:, heard[edges[1], place]] for place, (kind, edges) in enumerate(batch.edges.items())}
+        return Batch(batch.own * own.unsqueeze(-1), batch.medians * medians, batch.known * medians, batch.model, edges)
 
 
 class PeerReconstruction(nn.Module):

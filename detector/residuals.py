@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detector.batches import Prepared, peers, prepare
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale, alone
+from detector.contexts import ContextScale, unsettled
 from detector.features import Scaling
 from detector.model import PeerReconstruction
 from detector.signals import Signal
@@ -170,10 +170,10 @@ def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> F
 
 
 def judgeable(residuals: Floats, signals: tuple[Signal, ...], context: NDArray[np.int64]) -> Floats:
-    """The residuals without those of job-made signals where no other rank tells what the job does."""
+    """The residuals without those of job-made signals where nothing tells what the job does, no rank and no past."""
     judged = residuals.copy()
     follows = np.array([signal.follows == "job" for signal in signals])
-    judged[follows[:, None, None] & alone(context)] = np.nan
+    judged[follows[:, None, None] & unsettled(context)] = np.nan
     return judged
 
 

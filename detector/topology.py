@@ -12,7 +12,7 @@ from detector.telemetry import IDLE, Floats, Gpu
 
 KINDS = ("job", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
-REACH = 4  # graph neighbours on either side in the group's order
+REACH = 3  # graph neighbours on either side in the group's order
 BUSY_RATIO = 0.05
 LOAD_BINS = 8
 

@@ -16,17 +16,15 @@ from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY, Thresholds, calibrate
 from detector.contexts import ContextScale
 from detector.features import WINDOW, Scaling
-from detector.model import PeerReconstruction, laplace_loss, thinned
+from detector.model import PeerReconstruction, Thinning, laplace_loss
 from detector.registry import Card
 from detector.residuals import ModelJudge, against_job, aligned, judgeable, rebuild, scale_floor
 from detector.signals import Signal
 from detector.telemetry import Floats, Telemetry, clean
 
-_NODES = 2048  # GPU-steps per training batch
+_NODES = 1024  # GPU-steps per training batch
 _HELD_BACK = 0.3  # the newest share of the data: calibrates, never trains
 _TRIM = 0.03
-_LOST_EVERYWHERE = 0.05  # chance that a training batch lacks a signal altogether
-_LOST_HERE = 0.02  # chance that one GPU lacks it
 _RATE = 3e-3
 _DEFAULT_MASKS = 5
 
@@ -42,7 +40,7 @@ class Settings:
     """budget: false alarms per 1,000 GPU-hours. iterations: optimiser steps."""
 
     budget: float = 0.1
-    iterations: int = 800
+    iterations: int = 1000
     seed: int = 0
 
 
@@ -161,13 +159,14 @@ def _optimise(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=settings.iterations + 1)
     share = np.array(splits) / sum(splits)
     network.train()
+    thinning = Thinning()
     for iteration in range(settings.iterations):
         which = int(random.choice(len(prepared), p=share))
         gpus = prepared[which].scaled.shape[1]
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
         batch, actual = prepared[which].batch(steps), prepared[which].actual(steps)
         hidden = network.masks[torch.from_numpy(random.integers(0, len(network.masks), len(actual)))]
-        mean, log_scale = network(thinned(batch, _LOST_EVERYWHERE, _LOST_HERE), hidden)
+        mean, log_scale = network(thinning.apply(batch), hidden)
         counted = hidden & ~actual.isnan()
         loss = laplace_loss(actual.nan_to_num(), mean, log_scale, counted, _TRIM)
         optimiser.zero_grad()

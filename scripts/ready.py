@@ -6,6 +6,7 @@ Called by scripts/up and scripts/first-model, which set the variables.
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -78,17 +79,17 @@ def summary(processes: list[str]) -> str:
     return frame(["Stethos is listening.", "", *rows, "", "Log in:", login])
 
 
-def next_commands() -> str:
+def next_commands(synthetic: bool) -> str:
     home = HOME.relative_to(Path.cwd()) if HOME.is_relative_to(Path.cwd()) else HOME
     bearer = f'-H "Authorization: Bearer $(cat {home}/token)"'
     fault = '{"kind":"thermal_paste","node":"node-01","gpu":3,"severity":0.8}'
-    return f"""
-Try:
-  curl {bearer} {address("scheduler")}/v1/jobs --json '{{"type":"matrix","gpus":1,"priority":"HIGH"}}'
-  curl {bearer} {address("exporters")}/v1/faults --json '{fault}'
-  curl {address("prometheus")}/api/v1/query --data-urlencode 'query=topk(5, stethos_anomaly_score)'
-
-Logs: {home}/log/stack.log    Ctrl-C stops everything."""
+    commands = [
+        f"""curl {bearer} {address("scheduler")}/v1/jobs --json '{{"type":"matrix","gpus":1,"priority":"HIGH"}}'""",
+        f"curl {bearer} {address('exporters')}/v1/faults --json '{fault}'",
+        f"curl {address('prometheus')}/api/v1/query --data-urlencode 'query=topk(5, stethos_anomaly_score)'",
+    ]
+    shown = "\n".join(f"  {command}" for command in (commands if synthetic else commands[2:]))
+    return f"\nTry:\n{shown}\n\nLogs: {home}/log/stack.log    Ctrl-C stops everything."
 
 
 @click.command()
@@ -105,10 +106,10 @@ def main(processes: tuple[str, ...], model: bool) -> None:
     gpus = int(os.environ["GPUS"])
     click.echo("Starting:")
     for name in served:
-        wait(name, address(name), lambda name=name: unready(name), deadline)
+        wait(name, address(name), partial(unready, name), deadline)
     wait("scores", f"{gpus or 'all'} GPUs", lambda: unscored(gpus), deadline)
     click.echo(summary(served))
-    click.echo(next_commands())
+    click.echo(next_commands(synthetic=gpus > 0))
 
 
 if __name__ == "__main__":

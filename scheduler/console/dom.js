@@ -1,0 +1,103 @@
+// Elements, keyed lists and times. Whatever comes from outside becomes a text node, never markup.
+
+/** `element("button", { class: "quiet", type: "button" }, "Cancel")`; a null or false attribute is left out. */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export const find = (id) => document.getElementById(id);
+
+/** Writes only what differs, so that a repaint of an unchanged page costs no layout. */
+export function text(target, value) {
+  const wanted = String(value);
+  if (target.textContent !== wanted) target.textContent = wanted;
+}
+
+export function attribute(target, name, value) {
+  if (value === null || value === false) target.removeAttribute(name);
+  else if (target.getAttribute(name) !== String(value)) target.setAttribute(name, value);
+}
+
+export function className(target, value) {
+  if (target.className !== value) target.className = value;
+}
+
+const rows = new WeakMap();
+
+/** Makes the children of `parent` one per item, in order. Those that stay are never moved, so focus stays too. */
+export function keyed(parent, items, keyOf, create, update) {
+  const before = rows.get(parent) ?? new Map();
+  const after = new Map();
+  for (const item of items) {
+    const key = keyOf(item);
+    after.set(key, before.get(key) ?? create(item));
+  }
+  for (const [key, row] of before) if (!after.has(key)) row.remove();
+  let next = parent.firstElementChild;
+  for (const item of items) {
+    const row = after.get(keyOf(item));
+    update(row, item);
+    if (row === next) next = next.nextElementSibling;
+    else parent.insertBefore(row, next);
+  }
+  rows.set(parent, after);
+}
+
+// The server's clock: ages are right even where this machine's clock is not.
+let skew = 0;
+export const setClock = (time) => (skew = Date.parse(time) - Date.now());
+export const serverNow = () => Date.now() + skew;
+
+/** 8 s, 3:05, 2:10:00, 3 d */
+export function span(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole >= 172_800) return `${Math.floor(whole / 86_400)} d`;
+  const two = (value) => String(value).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+export const since = (time) => span((serverNow() - Date.parse(time)) / 1000);
+
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const clock = (time) => CLOCK.format(new Date(time));
+
+export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+const ARMED_MS = 4000;
+
+/** A button that acts on its second click. The first one asks, in the button and to screen readers. */
+export function confirmed(button, question, act) {
+  let timer = 0;
+  const label = button.textContent;
+  const spoken = button.getAttribute("aria-label");
+  const disarm = () => {
+    clearTimeout(timer);
+    timer = 0;
+    button.classList.remove("armed");
+    button.textContent = label;
+    attribute(button, "aria-label", spoken);
+  };
+  button.addEventListener("click", async () => {
+    if (!timer) {
+      timer = setTimeout(disarm, ARMED_MS);
+      button.classList.add("armed");
+      button.textContent = question;
+      attribute(button, "aria-label", spoken && `${question} ${spoken}`);
+      text(find("spoken"), "Click again to confirm.");
+      return;
+    }
+    disarm();
+    button.disabled = true;
+    await act();
+    button.disabled = false;
+  });
+  button.addEventListener("blur", () => timer && disarm());
+  return button;
+}

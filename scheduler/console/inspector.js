@@ -1,0 +1,147 @@
+// The selected GPU or node with what can be done about it, and the list of what needs a look.
+
+import { attempt, nodePath, post } from "./api.js";
+import { attribute, className, confirmed, element, find, keyed, since, span, text } from "./dom.js";
+import { gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
+import { isBad, isDoubtful, nodeState } from "./state.js";
+
+const LISTED = 8;
+
+export class Inspector {
+  #panel = find("inspector");
+
+  /** `select(selection | null)` changes what is shown; `changed(node)` takes the node that an action answered. */
+  constructor(state, select, changed) {
+    Object.assign(this, { state, select, changed, selected: null });
+    find("unselect").addEventListener("click", () => select(null));
+    this.#panel.addEventListener("keydown", (event) => event.key === "Escape" && select(null));
+    find("node-gpus").addEventListener("click", ({ target }) => {
+      const cell = target.closest(".gpu");
+      if (cell) select({ node: this.selected.node, gpu: Number(cell.dataset.gpu) });
+    });
+    find("attention").addEventListener("click", ({ target }) => {
+      const row = target.closest("button");
+      if (row) select({ node: row.dataset.node, gpu: row.dataset.gpu && Number(row.dataset.gpu) });
+    });
+    const gpu = () => `${nodePath(this.selected.node)}/gpus/${this.selected.gpu}`;
+    const node = () => nodePath(this.selected.node);
+    this.#action("cordon", "Cordon it?", () => `${gpu()}/cordon`, "cordon-reason");
+    this.#action("uncordon", "Lift it?", () => `${gpu()}/uncordon`);
+    this.#action("drain", "Drain it?", () => `${node()}/drain`, "drain-reason");
+    this.#action("undrain", "Undrain it?", () => `${node()}/undrain`);
+  }
+
+  #action(id, question, path, reasonId) {
+    const why = reasonId && find(reasonId);
+    const button = find(id);
+    why?.addEventListener("keydown", (event) => event.key === "Enter" && button.focus());
+    // Asked before the confirmation: a drain that nobody explains is a riddle to the next person.
+    button.addEventListener("click", (event) => {
+      if (!why || why.value.trim()) return;
+      event.stopImmediatePropagation();
+      why.focus();
+      why.reportValidity();
+    });
+    confirmed(button, question, async () => {
+      const answer = await attempt(`${id} ${this.selected.node}`, () =>
+        post(path(), why ? { reason: why.value.trim() } : undefined),
+      );
+      if (!answer) return;
+      if (why) why.value = "";
+      this.changed(answer);
+    });
+  }
+
+  paint() {
+    this.#paintAttention();
+    const node = this.selected && this.state.nodes.get(this.selected.node);
+    this.#panel.hidden = !node;
+    if (!node) return;
+    const gpu = this.state.gpu(node.node, this.selected.gpu);
+    text(find("inspector-title"), gpu ? `${node.node} · GPU ${gpu.gpu}` : node.node);
+    find("gpu-part").hidden = !gpu;
+    if (gpu) this.#paintGpu(gpu);
+    this.#paintNode(node);
+  }
+
+  #paintGpu(gpu) {
+    className(find("swatch"), gpuClasses(gpu));
+    text(find("score"), gpu.score === null ? "–" : gpu.score.toFixed(2));
+    text(find("verdict"), gpu.score === null ? verdict(gpu) : `${verdict(gpu)} · ${span(gpu.score_age_seconds)} old`);
+    describe(find("gpu-facts"), [
+      ["State", gpu.state],
+      ["Job", gpu.job && `${gpu.job.name} · ${gpu.job.type} · ${gpu.job.priority}`],
+      ["Cordon", gpu.cordon && `${gpu.cordon.reason} (${gpu.cordon.owner}, ${since(gpu.cordon.since)} ago)`],
+      ["Model", gpu.model],
+      ["UUID", gpu.uuid],
+    ]);
+    find("cordon-part").hidden = gpu.cordon !== null;
+    find("uncordon").hidden = gpu.cordon === null;
+  }
+
+  #paintNode(node) {
+    const state = nodeState(node);
+    describe(find("node-facts"), [
+      ["Node", `${node.node} · ${node.rack ?? "no rack"} · ${node.kind}`],
+      ["State", `${stateGlyph(state)} ${state}`.trim()],
+      ["Why", node.reason],
+      ["Drain", node.drain && `by ${node.drain.owner}, ${since(node.drain.since)} ago`],
+    ]);
+    keyed(find("node-gpus"), node.gpus, (gpu) => `${node.node}/${gpu.gpu}`, makeCell, (cell, gpu) => {
+      className(cell, gpuClasses(gpu));
+      attribute(cell, "aria-label", gpuLabel(node, gpu));
+      attribute(cell, "aria-pressed", gpu.gpu === this.selected.gpu);
+    });
+    find("drain-part").hidden = Boolean(node.drain);
+    find("undrain").hidden = !node.drain;
+  }
+
+  #paintAttention() {
+    const found = concerns(this.state.nodes.values());
+    find("all-quiet").hidden = found.length > 0;
+    const more = find("attention-more");
+    more.hidden = found.length <= LISTED;
+    text(more, `and ${found.length - LISTED} more`);
+    keyed(find("attention"), found.slice(0, LISTED), (one) => one.key, makeConcern, (row, one) => {
+      const [cell, name, why] = row.firstElementChild.children;
+      className(cell, one.gpu ? gpuClasses(one.gpu) : "state-glyph");
+      text(cell, one.glyph);
+      text(name, one.name);
+      text(why, one.why);
+    });
+  }
+}
+
+/** Bad and doubtful GPUs, the worst first; then nodes that take no work, and cordons. */
+function concerns(nodes) {
+  const found = [];
+  for (const node of nodes) {
+    const state = nodeState(node);
+    if (state !== "healthy") {
+      const why = node.reason ? `${state}: ${node.reason}` : state;
+      found.push({ key: node.node, node, name: node.node, why, glyph: stateGlyph(state), rank: 0.5 });
+    }
+    for (const gpu of node.gpus) {
+      const scored = isBad(gpu) || isDoubtful(gpu);
+      if (!scored && !gpu.cordon) continue;
+      const why = scored ? `score ${gpu.score.toFixed(2)}${gpu.cordon ? ", cordoned" : ""}` : `cordoned: ${gpu.cordon.reason}`;
+      const key = `${node.node}/${gpu.gpu}`;
+      found.push({ key, node, gpu, name: `${node.node} · ${gpu.gpu}`, why, glyph: "", rank: scored ? gpu.score : 0.4 });
+    }
+  }
+  return found.sort((a, b) => b.rank - a.rank);
+}
+
+function makeConcern({ node, gpu }) {
+  const place = { "data-node": node.node, "data-gpu": gpu ? gpu.gpu : null };
+  const parts = [element("span", { "aria-hidden": "true" }), element("b", {}), element("span", {})];
+  return element("li", {}, element("button", { type: "button", ...place }, ...parts));
+}
+
+const makeCell = (gpu) => element("button", { type: "button", "data-gpu": gpu.gpu });
+
+function describe(list, facts) {
+  const known = facts.filter(([, value]) => value);
+  const make = ([name]) => element("div", {}, element("dt", {}, name), element("dd", {}));
+  keyed(list, known, ([name]) => name, make, (row, [, value]) => text(row.lastElementChild, value));
+}

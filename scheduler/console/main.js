@@ -1,0 +1,178 @@
+// Wires the parts: reads and events change the state, and the state is painted once per frame.
+
+import { Refused, get } from "./api.js";
+import { className, find, plural, setClock, span, text } from "./dom.js";
+import { Fleet } from "./fleet.js";
+import { Inspector } from "./inspector.js";
+import { Jobs } from "./jobs.js";
+import { Reading, Stream } from "./live.js";
+import { EventLog, paintAlerts } from "./log.js";
+import { State, isBad, isDoubtful } from "./state.js";
+import { WorkloadControl } from "./workload.js";
+
+const HISTORY = 60;
+const FARTHEST_BACK = 500;
+const STALE_MS = 10_000;
+
+const state = new State();
+const fleet = new Fleet(state, select);
+const inspector = new Inspector(state, select, changed);
+const jobs = new Jobs(state, select, () => (readFleet.ask(), readJobs.ask()));
+const workload = new WorkloadControl(state);
+const log = new EventLog();
+
+const stream = new Stream(take, () => connection("live"), lost);
+const readFleet = new Reading(fetchFleet, 2500, failed);
+const readJobs = new Reading(fetchJobs, 5000, failed);
+const readAlerts = new Reading(fetchAlerts, 30_000, failed);
+
+let newestRead = 0;
+let readAt = 0;
+let longList = false;
+
+async function fetchFleet() {
+  const answer = await get("/v1/fleet");
+  setClock(answer.time);
+  state.takeFleet(answer);
+  readAt = performance.now();
+  newestRead = answer.sequence;
+  if (!stream.running) {
+    // A little history at first; after a pause all that was missed, unless that is very much.
+    const after = stream.last ? Math.max(stream.last, answer.sequence - FARTHEST_BACK) : answer.sequence - HISTORY;
+    stream.start(Math.max(0, Math.min(after, answer.sequence)));
+  }
+  paint();
+}
+
+async function fetchJobs(began) {
+  const wanted = ["/v1/jobs?limit=100"];
+  if (longList) wanted.push("/v1/jobs?state=queued&limit=50", "/v1/jobs?state=running&limit=100");
+  const answers = await Promise.all(wanted.map(get));
+  if (!longList && answers[0].cursor) {
+    // More than one page: those that wait or run may be on a later one.
+    longList = true;
+    return fetchJobs(began);
+  }
+  state.takeJobs(answers.map((answer) => answer.jobs), began);
+  paint();
+}
+
+async function fetchAlerts() {
+  paintAlerts((await get("/v1/alerts?limit=30")).alerts);
+}
+
+function take(event) {
+  log.take(event);
+  if (event.sequence > newestRead) {
+    state.take(event);
+    readFleet.ask();
+    if (event.type.startsWith("job.")) readJobs.ask();
+    if (event.type === "alert.received") readAlerts.ask();
+  }
+  paint();
+}
+
+let frame = 0;
+function paint() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    if (!state.fleet) return;
+    paintFigures();
+    fleet.paint();
+    inspector.paint();
+    jobs.paint();
+    workload.paint();
+    log.paint();
+    document.body.dataset.ready = "";
+  });
+}
+
+function select(selection) {
+  fleet.selected = inspector.selected = selection;
+  paint();
+}
+
+/** An action answered with the node as it is now. */
+function changed(node) {
+  state.nodes.set(node.node, node);
+  paint();
+  readFleet.ask();
+}
+
+function paintFigures() {
+  const { counts, queue, health } = state.fleet;
+  const gpus = [...state.nodes.values()].flatMap((node) => node.gpus);
+  const [bad, doubtful] = [gpus.filter(isBad).length, gpus.filter(isDoubtful).length];
+  const amiss = Object.entries(counts.nodes).filter(([name, count]) => count && name !== "healthy");
+  text(find("nodes-count"), state.nodes.size);
+  text(find("nodes-note"), amiss.length ? amiss.map(([name, count]) => `${count} ${name}`).join(", ") : "all healthy");
+  text(find("gpus-count"), gpus.length);
+  for (const [name, count] of Object.entries(counts.gpus)) {
+    text(find(`gpus-${name}`), count);
+    find(`bar-${name}`).style.flexGrow = count;
+  }
+  text(find("bad-count"), bad);
+  text(find("bad-note"), doubtful ? `${doubtful} doubtful` : "none doubtful");
+  className(find("bad-figure"), bad ? "alarm" : "");
+  text(find("queue-count"), queue.queued);
+  text(find("queue-note"), queue.queued ? `oldest ${span(queue.oldest_seconds)}` : "nothing waits");
+  text(find("running-count"), queue.running + queue.assigned);
+  text(find("running-note"), `on ${plural(counts.gpus.busy, "GPU")}`);
+  text(find("finished-count"), queue.finished_per_minute);
+  text(find("finished-note"), `${queue.succeeded} succeeded, ${queue.failed + queue.timed_out} failed in all`);
+  paintHealth(health);
+}
+
+function paintHealth({ state: source, read_seconds_ago: age, scores }) {
+  const words = {
+    off: "Health source off",
+    unreachable: "Health source unreachable",
+    fresh: `${plural(scores, "score")}, ${span(age ?? 0)} old`,
+  };
+  text(find("health"), words[source]);
+  className(find("health"), `pill ${source}`);
+}
+
+const WORDS = { connecting: "Connecting", live: "Live", stale: "Stale", lost: "Connection lost", locked: "Logged out" };
+
+function connection(how) {
+  className(find("connection"), `pill ${how}`);
+  text(find("connection"), WORDS[how]);
+  const banner = find("banner");
+  banner.hidden = how === "live" || how === "connecting";
+  const time = state.fleet ? ` The page shows ${new Date(state.fleet.time).toLocaleTimeString()}.` : "";
+  const said = {
+    lost: `The scheduler cannot be reached; trying again every second.${time}`,
+    stale: `The scheduler has not answered for a while.${time}`,
+    locked: "This login is no longer valid. Open the login link that the scheduler printed when it started.",
+  };
+  text(banner, said[how] ?? "");
+  document.body.dataset.connection = how;
+}
+
+function lost() {
+  connection("lost");
+  readFleet.ask();
+}
+
+function failed(error) {
+  if (error instanceof Refused && error.status === 401) connection("locked");
+  else connection(error instanceof Refused ? "stale" : "lost");
+}
+
+setInterval(() => {
+  if (!document.hidden && readAt && performance.now() - readAt > STALE_MS && document.body.dataset.connection === "live") {
+    connection("stale");
+  }
+}, 1000);
+
+// A page that nobody sees asks for nothing.
+function visibility() {
+  const readings = [readFleet, readJobs, readAlerts];
+  if (document.hidden) stream.stop();
+  for (const reading of readings) document.hidden ? reading.stop() : reading.start();
+}
+
+document.addEventListener("visibilitychange", visibility);
+connection("connecting");
+visibility();

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from detector.calibration import BLOCK, HORIZONS, Thresholds, calibrate, evidence
+from detector.signals import Signal
+
+BOTH, HIGH, LOW = Signal("both"), Signal("high", direction="high"), Signal("low", direction="low")
+SHORT, LONG = HORIZONS
+
+
+def constant(value: float, steps: int = 60) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+    return np.full((1, 1, steps), value, np.float32)
+
+
+@pytest.mark.parametrize(("signal", "sign"), [(BOTH, 1), (HIGH, -1), (LOW, 1)])
+def test_only_the_bad_direction_is_evidence(signal: Signal, sign: int) -> None:
+    assert evidence(constant(-2.0), [signal])[0, 0, 0, -1] == pytest.approx(2.0 * sign)
+
+
+def test_noise_cancels_and_a_lasting_shift_does_not() -> None:
+    wobble = np.tile(np.array([3.0, -3.0], np.float32), 30)[None, None]
+    assert evidence(wobble, [BOTH])[1, 0, 0, -1] == pytest.approx(0.0)
+    assert evidence(wobble + 1, [BOTH])[1, 0, 0, -1] == pytest.approx(1.0)
+
+
+def test_a_mean_over_less_than_half_its_horizon_is_no_opinion() -> None:
+    sparse = constant(1.0)
+    sparse[..., -SHORT : -SHORT // 2 + 1] = np.nan
+    assert np.isnan(evidence(sparse, [BOTH])[0, 0, 0, -1])
+
+
+def test_one_wild_sample_stays_below_the_threshold() -> None:
+    thresholds = Thresholds(np.ones((len(HORIZONS), 1), np.float32))
+    spike = constant(0.0)
+    spike[..., -1] = 1e6
+    assert evidence(spike, [BOTH], thresholds.spike)[:, 0, 0, -1].max() < 1.0
+
+
+def test_the_budget_is_kept_on_fresh_noise_and_a_tighter_one_is_stricter() -> None:
+    random = np.random.default_rng(5)
+
+    def noise() -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+        # Heavier than Gaussian and correlated in time, as residuals are.
+        raw = random.standard_t(6, (1, 200, 40 * BLOCK)).astype(np.float32)
+        return raw + 0.5 * np.roll(raw, 1, axis=-1)
+
+    hours = 200 * 40 * BLOCK * 5.0 / 3600
+    budget = 100.0  # alarms per 1,000 GPU-hours, so that there are enough to count
+    loose, strict = (calibrate(noise(), [BOTH], 5.0, each) for each in (budget, budget / 100))
+    assert (strict.values > loose.values).all()
+
+    found = evidence(noise(), [BOTH], loose.spike) / loose.values[:, :, None, None]
+    blocks = np.nan_to_num(found.max(axis=(0, 1)), nan=0.0)[:, : 40 * BLOCK].reshape(200, 40, BLOCK)
+    alarms = int((blocks.max(axis=-1) >= 1).sum())
+    expected = budget * hours / 1000
+    # Tails are believed to be no lighter than exponential, so lighter ones spend less than the budget.
+    assert 0 < alarms <= 1.5 * expected
+
+
+def test_a_signal_that_is_only_an_input_never_reaches_its_threshold() -> None:
+    thresholds = calibrate(constant(1.0, 2 * BLOCK), [Signal("input", scored=False)], 5.0, 1.0)
+    assert np.isinf(thresholds.values).all()

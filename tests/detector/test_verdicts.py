@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from detector import groups, verdicts
+from detector.calibration import HISTORY, Thresholds
+from detector.signals import Signal
+from detector.telemetry import Telemetry
+
+from .fleets import telemetry
+
+HEAT = Signal("temperature", direction="high", cause_high="cooling")
+POWER = Signal("power", cause_high="inefficiency", cause_low="power_loss")
+SIGNALS = (HEAT, POWER)
+THRESHOLDS = Thresholds(np.full((2, 2), 2.0, np.float32))
+
+
+def judged(heat: float, power: float) -> verdicts.Verdict | None:
+    residuals = np.empty((2, 1, HISTORY), np.float32)
+    residuals[0], residuals[1] = heat, power
+    return verdicts.judge(residuals, SIGNALS, THRESHOLDS)[0]
+
+
+def test_the_score_is_the_worst_evidence_over_its_threshold() -> None:
+    verdict = judged(5.0, -3.0)
+    assert verdict is not None
+    assert verdict.score == pytest.approx(2.5)
+    assert verdict.cause == "cooling"
+
+
+def test_contributions_are_shares_led_by_the_strongest() -> None:
+    verdict = judged(4.0, -2.0)
+    assert verdict is not None
+    assert [name for name, _ in verdict.contributions] == ["temperature", "power"]
+    assert sum(share for _, share in verdict.contributions) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("power", "cause"), [(6.0, "inefficiency"), (-6.0, "power_loss")])
+def test_the_cause_depends_on_the_sign(power: float, cause: str) -> None:
+    verdict = judged(0.0, power)
+    assert verdict is not None
+    assert verdict.cause == cause
+
+
+def test_a_healthy_gpu_has_no_cause() -> None:
+    verdict = judged(1.0, 0.5)
+    assert verdict is not None
+    assert (verdict.score < 1, verdict.cause) == (True, "")
+
+
+def test_without_any_residual_there_is_no_verdict() -> None:
+    assert judged(np.nan, np.nan) is None
+
+
+def test_the_newest_verdict_equals_the_last_of_all_scores() -> None:
+    residuals = np.random.default_rng(1).standard_normal((2, 5, 80)).astype(np.float32) * 3
+    newest = [verdict.score for verdict in verdicts.judge(residuals, SIGNALS, THRESHOLDS) if verdict]
+    np.testing.assert_allclose(newest, verdicts.scores(residuals, SIGNALS, THRESHOLDS)[:, -1], rtol=1e-6)
+
+
+def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
+    fleet: Telemetry = telemetry(steps=2)
+    ratios = np.zeros((2, len(fleet.gpus)), np.float32)
+    ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
+    found = groups.scores(ratios, fleet)
+    assert found["node", "node-01"] == pytest.approx(3.0)
+    assert found["rack", "rack-1"] == 0.0

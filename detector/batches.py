@@ -49,6 +49,7 @@ class Prepared:
             torch.from_numpy(np.ascontiguousarray(medians.transpose(2, 0, 1))),
             torch.from_numpy(np.ascontiguousarray(known.transpose(2, 0, 1))),
             torch.from_numpy(np.tile(self.model, len(chosen))),
+            torch.from_numpy(np.ascontiguousarray(self.context[:, chosen].T.ravel())),
             {kind: torch.from_numpy(topology.edges(groups)) for kind, groups in stacked.items()},
         )
 

@@ -12,6 +12,7 @@ import structlog
 
 from detector import groups, ingest, registry, verdicts
 from detector.calibration import HISTORY
+from detector.contexts import SETTLING
 from detector.features import WINDOW
 from detector.ingest import Intake
 from detector.promql import Prometheus
@@ -25,7 +26,7 @@ from detector.window import Window
 
 log = structlog.get_logger()
 
-LENGTH = WINDOW + HISTORY + 1  # of the window: HISTORY residuals, each with its past, and a counter's first total
+LENGTH = WINDOW + SETTLING + HISTORY + 1  # of the window: every residual with its past, and a counter's first total
 _FITS = 0.5  # share of a model's signals that the fleet must report for the model to serve
 
 

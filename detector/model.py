@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 
+from detector.contexts import CONTEXTS
 from detector.features import CHANNELS
 from detector.topology import KINDS
 
@@ -22,13 +23,14 @@ class Batch:
     """One or several steps of a fleet, flattened to N nodes.
 
     own: [N, signals, CHANNELS] in robust units. medians, known: [N, kinds, signals]. model: int64 [N], the GPU
-    model's embedding row. edges: per kind int64 [2, E], peer → GPU.
+    model's embedding row. context: int64 [N], see contexts.py. edges: per kind int64 [2, E], peer → GPU.
     """
 
     own: Tensor
     medians: Tensor
     known: Tensor
     model: Tensor
+    context: Tensor
     edges: Mapping[str, Tensor]
 
 
@@ -41,7 +43,7 @@ class Thinning:
 
     fleet: float = 0.05
     gpu: float = 0.02
-    kind: float = 0.1
+    kind: float = 0.2
     lonely: float = 0.1
 
     def apply(self, batch: Batch) -> Batch:
@@ -51,7 +53,14 @@ class Thinning:
         heard = (torch.rand(nodes, kinds) >= self.kind) & (torch.rand(nodes, 1) >= self.lonely)
         medians = reported & heard.unsqueeze(-1)
         edges = {kind: edges[:, heard[edges[1], place]] for place, (kind, edges) in enumerate(batch.edges.items())}
-        return Batch(batch.own * own.unsqueeze(-1), batch.medians * medians, batch.known * medians, batch.model, edges)
+        return Batch(
+            batch.own * own.unsqueeze(-1),
+            batch.medians * medians,
+            batch.known * medians,
+            batch.model,
+            batch.context,
+            edges,
+        )
 
 
 class PeerReconstruction(nn.Module):
@@ -67,11 +76,15 @@ class PeerReconstruction(nn.Module):
     """
 
     masks: Tensor  # bool [groups, signals]: what is hidden together
+    by_load: Tensor  # bool [signals]: closest to the peers that work equally hard, not to those of the same job
 
-    def __init__(self, masks: Tensor, models: int) -> None:
+    def __init__(self, masks: Tensor, by_load: Tensor, models: int) -> None:
         super().__init__()
         signals = masks.shape[1]
         self.register_buffer("masks", masks)
+        self.register_buffer("by_load", by_load)
+        self.typical = nn.Embedding(CONTEXTS, signals)
+        self.circumstances = nn.Embedding(CONTEXTS, EMBEDDING)
         own = signals * CHANNELS
         medians = 2 * len(KINDS) * signals
         self.embedding = nn.Embedding(models + 1, EMBEDDING)
@@ -91,19 +104,36 @@ class PeerReconstruction(nn.Module):
         """hidden: bool [N, signals] or [1, signals], what to hide → mean and log scale, [N, signals] each."""
         nodes = batch.own.shape[0]
         hidden = hidden.expand(nodes, -1)
-        embedding = self.embedding(batch.model)
+        embedding = self.embedding(batch.model) + self.circumstances(batch.context)
         visible = (batch.own * (~hidden).unsqueeze(-1)).flatten(1)
         query = self.query(torch.cat([visible, hidden.float(), embedding], dim=1))
         peer = self.peer(torch.cat([batch.own.flatten(1), embedding], dim=1))
         heard = torch.zeros_like(query)
         for kind, attention in self.attention.items():
             heard = heard + attention((peer, query), batch.edges[kind])
-        medians = torch.cat([batch.medians, batch.known], dim=1).flatten(1)
+        nearest = self._nearest(batch)
+        # A kind of peers that a GPU lacks is filled in by the closest that it has.
+        filled = torch.where(batch.known > 0, batch.medians, nearest.unsqueeze(1))
+        medians = torch.cat([filled, batch.known], dim=1).flatten(1)
         linear = self.linear(torch.cat([visible, medians, embedding], dim=1))
         correction, log_scale = self.head(
             torch.cat([query, heard, visible, hidden.float(), medians, embedding], dim=1)
         ).chunk(2, dim=1)
-        return linear + correction, log_scale.clamp(-4.0, 3.0)
+        return nearest + linear + correction, log_scale.clamp(-4.0, 3.0)
+
+    def _nearest(self, batch: Batch) -> Tensor:
+        """The median of the closest peers that report a signal; what is typical, without any. [N, signals].
+
+        What the network adds to it is small where peers are close, so rare constellations need no rare examples.
+        """
+        nearest: Tensor = self.typical(batch.context)
+        for kind in reversed(KINDS):
+            nearest = self._where_known(batch, kind, nearest)
+        return torch.where(self.by_load, self._where_known(batch, "load", nearest), nearest)
+
+    def _where_known(self, batch: Batch, kind: str, otherwise: Tensor) -> Tensor:
+        place = KINDS.index(kind)
+        return torch.where(batch.known[:, place] > 0, batch.medians[:, place], otherwise)
 
 
 def laplace_loss(actual: Tensor, mean: Tensor, log_scale: Tensor, counted: Tensor, trim: float) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,10 @@ def build(gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats) -> T
     present = ~np.isnan(activity) | ~np.isnan(effort) | (job != IDLE)
     state = states(job, activity)
     busy = (state != 0).astype(np.int64)
-    node, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in ("node", "rack", "model"))
+    place = _places(tuple(gpus))
+    node, rack, model, everyone = place.node, place.rack, place.model, place.order
     load = _load_bins(effort, model)
-    everyone = np.arange(count)
-    by_effort = np.lexsort((everyone, np.nan_to_num(effort, nan=-1.0)))
+    by_effort = everyone[np.argsort(np.nan_to_num(effort, nan=-1.0)[everyone], kind="stable")]
     if not np.isfinite(activity).any() and not np.isfinite(effort).any():
         present = np.ones(count, dtype=bool)
     return {
@@ -116,6 +117,23 @@ def _group(keys: list[NDArray[np.int64]], eligible: NDArray[np.bool_], order: ND
     of = np.full(len(eligible), -1, np.int32)
     of[members] = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     return Groups(members, np.r_[0, np.cumsum(sizes)].astype(np.int32), of)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Labels as codes, [gpus] each, and the GPUs by name: neighbours must not depend on who was seen first."""
+
+    node: NDArray[np.int64]
+    rack: NDArray[np.int64]
+    model: NDArray[np.int64]
+    order: NDArray[np.int64]
+
+
+@lru_cache(maxsize=8)
+def _places(gpus: tuple[Gpu, ...]) -> _Places:
+    order = sorted(range(len(gpus)), key=lambda index: (gpus[index].node, gpus[index].gpu))
+    node, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in ("node", "rack", "model"))
+    return _Places(node, rack, model, np.array(order, dtype=np.int64))
 
 
 def _codes(names: list[str]) -> NDArray[np.int64]:

@@ -59,7 +59,7 @@ def train(
     splits = [int(readings.shape[2] * (1 - _HELD_BACK)) for _, readings in data]
     scaling = _fit_scaling(data, splits, signals, models)
     prepared = [prepare(telemetry, readings, scaling, models, state) for telemetry, readings in data]
-    network = PeerReconstruction(_masks(signals), len(models))
+    network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
     _optimise(network, prepared, splits, settings, random, progress)
 
     held_back = [

@@ -66,6 +66,11 @@ export class Fleet {
     if (!this.#tabStop?.isConnected) this.#stopAt(this.#root.querySelector(".gpu"));
   }
 
+  /** Where the keyboard goes on when what was selected is closed. */
+  focus() {
+    this.#tabStop?.focus({ preventScroll: true });
+  }
+
   #racks() {
     const names = [...this.state.nodes.keys()];
     // Sorting is redone only when nodes came or went.
@@ -83,7 +88,7 @@ export class Fleet {
     attribute(tile, "aria-label", `${node.node}, ${state}${node.reason ? `: ${node.reason}` : ""}`);
     attribute(head, "aria-pressed", this.selected?.node === node.node && this.selected.gpu === undefined);
     const busy = node.gpus.filter((gpu) => gpu.job).length;
-    text(head.lastElementChild, state === "healthy" ? `${busy}/${node.gpus.length}` : `${GLYPHS[state]} ${state}`);
+    text(head.lastElementChild, state === "healthy" ? `${busy}/${node.gpus.length} busy` : `${GLYPHS[state]} ${state}`);
     keyed(cells, node.gpus, (gpu) => gpu.gpu, makeCell, (cell, gpu) => this.#paintCell(cell, node, gpu));
   }
 
@@ -142,7 +147,7 @@ export class Fleet {
     let [best, distance, row] = [null, Infinity, null];
     for (let i = cells.indexOf(cell) + step; i >= 0 && i < cells.length; i += step) {
       const there = cells[i].getBoundingClientRect();
-      if (Math.abs(there.top - here.top) < here.height / 2) continue;
+      if ((there.top - here.top) * step < here.height / 2) continue;
       row ??= there.top;
       if (Math.abs(there.top - row) > here.height / 2) break;
       if (Math.abs(there.left - here.left) >= distance) continue;

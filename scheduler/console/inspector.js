@@ -5,7 +5,7 @@ import { attribute, className, confirmed, element, find, keyed, since, span, tex
 import { gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
 import { isBad, isDoubtful, nodeState } from "./state.js";
 
-const LISTED = 8;
+const LISTED = 6;
 
 export class Inspector {
   #panel = find("inspector");
@@ -14,7 +14,6 @@ export class Inspector {
   constructor(state, select, changed) {
     Object.assign(this, { state, select, changed, selected: null });
     find("unselect").addEventListener("click", () => select(null));
-    this.#panel.addEventListener("keydown", (event) => event.key === "Escape" && select(null));
     find("node-gpus").addEventListener("click", ({ target }) => {
       const cell = target.closest(".gpu");
       if (cell) select({ node: this.selected.node, gpu: Number(cell.dataset.gpu) });

@@ -8,8 +8,18 @@ const STANDARD_TIMEOUT_SECONDS = 300;
 
 export const ending = (state) => `${ENDINGS[state]} ${state.replace("_", " ")}`;
 
-/** node-01 · 0, 1 */
-export const placed = (placement) => placement.map((share) => `${share.node} · ${share.gpus.join(", ")}`).join("; ");
+/** node-01 · 0–3, 6 */
+export const placed = (placement) => placement.map((share) => `${share.node} · ${ranges(share.gpus)}`).join("; ");
+
+function ranges(numbers) {
+  const runs = [];
+  for (const number of numbers) {
+    const run = runs.at(-1);
+    if (run && number === run[1] + 1) run[1] = number;
+    else runs.push([number, number]);
+  }
+  return runs.map(([first, last]) => (first === last ? first : `${first}${last - first > 1 ? "–" : ", "}${last}`)).join(", ");
+}
 
 export class Jobs {
   /** `select({node, gpu})` shows where a job runs. */
@@ -55,7 +65,8 @@ export class Jobs {
       "li",
       { "data-job": job.id },
       element("div", { class: "job-line" }, element("b", { title: job.id }), element("time", {})),
-      element("div", { class: "job-line" }, element("span", { class: "what" }), place, cancel),
+      element("div", { class: "job-line" }, element("span", { class: "what" }), cancel),
+      place,
       element("p", { class: "why" }),
     );
   }
@@ -89,8 +100,8 @@ export class Jobs {
 const began = (job) => job.started_at ?? job.submitted_at;
 
 function paintJob(row, job) {
-  const [head, middle, why] = row.children;
-  const [what, place, cancel] = middle.children;
+  const [head, middle, place, why] = row.children;
+  const [what, cancel] = middle.children;
   const final = job.state in ENDINGS;
   row.className = `job is-${job.state}`;
   text(head.firstElementChild, job.name);

@@ -92,6 +92,10 @@ export class Stream {
     return this.#source !== null;
   }
 
+  get open() {
+    return this.#source?.readyState === EventSource.OPEN;
+  }
+
   #connect() {
     const source = new EventSource(`/v1/events?after=${this.last}`);
     this.#source = source;

@@ -57,7 +57,8 @@ function makeEvent(event) {
 
 export function paintAlerts(alerts) {
   find("no-alerts").hidden = alerts.length > 0;
-  text(find("firing"), alerts.filter((alert) => alert.status === "firing").length || "");
+  const firing = alerts.filter((alert) => alert.status === "firing").length;
+  text(find("firing"), firing ? `${firing} firing` : "");
   const key = (alert) => JSON.stringify([alert.starts_at, alert.labels]);
   keyed(find("alerts"), alerts, key, makeAlert, (row, alert) => {
     const [head, what] = row.children;

@@ -1,7 +1,7 @@
 // Wires the parts: reads and events change the state, and the state is painted once per frame.
 
 import { Refused, get } from "./api.js";
-import { className, find, plural, setClock, span, text } from "./dom.js";
+import { className, clock, find, plural, setClock, span, text } from "./dom.js";
 import { Fleet } from "./fleet.js";
 import { Inspector } from "./inspector.js";
 import { Jobs } from "./jobs.js";
@@ -33,15 +33,25 @@ let longList = false;
 async function fetchFleet() {
   const answer = await get("/v1/fleet");
   setClock(answer.time);
+  if (answer.sequence < newestRead) startOver();
   state.takeFleet(answer);
   readAt = performance.now();
   newestRead = answer.sequence;
+  if (stream.open) connection("live");
   if (!stream.running) {
     // A little history at first; after a pause all that was missed, unless that is very much.
     const after = stream.last ? Math.max(stream.last, answer.sequence - FARTHEST_BACK) : answer.sequence - HISTORY;
     stream.start(Math.max(0, Math.min(after, answer.sequence)));
   }
-  paint();
+  paint("fleet", "jobs");
+}
+
+/** The scheduler has another store than before: what it told does not count any more. */
+function startOver() {
+  stream.stop();
+  stream.last = 0;
+  state.forget();
+  readJobs.ask();
 }
 
 async function fetchJobs(began) {
@@ -54,7 +64,7 @@ async function fetchJobs(began) {
     return fetchJobs(began);
   }
   state.takeJobs(answers.map((answer) => answer.jobs), began);
-  paint();
+  paint("jobs");
 }
 
 async function fetchAlerts() {
@@ -69,33 +79,42 @@ function take(event) {
     if (event.type.startsWith("job.")) readJobs.ask();
     if (event.type === "alert.received") readAlerts.ask();
   }
-  paint();
+  paint("log", event.type.startsWith("job.") ? "jobs" : "fleet");
 }
 
-let frame = 0;
-function paint() {
-  frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    if (!state.fleet) return;
-    paintFigures();
-    fleet.paint();
-    inspector.paint();
-    jobs.paint();
-    workload.paint();
-    log.paint();
-    document.body.dataset.ready = "";
-  });
+const PAINTERS = {
+  fleet: () => (paintFigures(), fleet.paint(), inspector.paint(), workload.paint()),
+  jobs: () => jobs.paint(),
+  log: () => log.paint(),
+};
+const due = new Set();
+
+/** Once per frame, however much happens, and only the parts that something happened to. */
+function paint(...parts) {
+  if (!due.size) requestAnimationFrame(paintDue);
+  for (const part of parts) due.add(part);
+}
+
+function paintDue() {
+  const parts = [...due];
+  due.clear();
+  if (!state.fleet) return;
+  for (const part of parts) PAINTERS[part]();
 }
 
 function select(selection) {
+  const closed = !selection && fleet.selected;
   fleet.selected = inspector.selected = selection;
-  paint();
+  const place = selection && [selection.node, selection.gpu].filter((part) => part !== undefined).join(" GPU ");
+  text(find("spoken"), place ? `${place} selected` : "");
+  if (closed) fleet.focus();
+  paint("fleet");
 }
 
 /** An action answered with the node as it is now. */
 function changed(node) {
   state.nodes.set(node.node, node);
-  paint();
+  paint("fleet");
   readFleet.ask();
 }
 
@@ -119,7 +138,7 @@ function paintFigures() {
   text(find("running-count"), queue.running + queue.assigned);
   text(find("running-note"), `on ${plural(counts.gpus.busy, "GPU")}`);
   text(find("finished-count"), queue.finished_per_minute);
-  text(find("finished-note"), `${queue.succeeded} succeeded, ${queue.failed + queue.timed_out} failed in all`);
+  text(find("finished-note"), `${queue.succeeded} done, ${queue.failed + queue.timed_out} failed`);
   paintHealth(health);
 }
 
@@ -140,7 +159,7 @@ function connection(how) {
   text(find("connection"), WORDS[how]);
   const banner = find("banner");
   banner.hidden = how === "live" || how === "connecting";
-  const time = state.fleet ? ` The page shows ${new Date(state.fleet.time).toLocaleTimeString()}.` : "";
+  const time = state.fleet ? ` What you see is from ${clock(state.fleet.time)}.` : "";
   const said = {
     lost: `The scheduler cannot be reached; trying again every second.${time}`,
     stale: `The scheduler has not answered for a while.${time}`,
@@ -174,5 +193,10 @@ function visibility() {
 }
 
 document.addEventListener("visibilitychange", visibility);
+document.addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape") return;
+  find("tip").hidden = true;
+  if (fleet.selected) select(null);
+});
 connection("connecting");
 visibility();

@@ -38,6 +38,11 @@ export class State {
     this.#forgetOld();
   }
 
+  forget() {
+    this.jobs.clear();
+    this.events.length = 0;
+  }
+
   take(event) {
     this.events.push(event);
     if (this.events.length > EVENTS_KEPT) this.events.shift();

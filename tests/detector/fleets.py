@@ -50,7 +50,7 @@ def telemetry(steps: int = 400, seed: int = 1, nodes: int = 4) -> Telemetry:
     return Telemetry(
         tuple(described.describe(name) for name in NAMES),
         fleet,
-        START + STEP * np.arange(steps),
+        START + STEP * np.arange(steps, dtype=np.float64),
         values,
         np.where(working, 0, IDLE).astype(np.int32),
         ("job-a",),

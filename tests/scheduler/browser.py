@@ -1,0 +1,70 @@
+"""A real browser on the console. It notes what a page must not do: log an error, or ask anybody but its own server."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from .processes import Scheduler
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+DESKTOP = ViewportSize(width=1440, height=900)
+PHONE = ViewportSize(width=390, height=844)
+
+
+@cache
+def executable() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    path = executable()
+    if path is None:
+        pytest.skip("no chromium or chrome on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watch:
+    """What a page said and asked for."""
+
+    errors: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def console(
+    browser: Browser, scheduler: Scheduler, size: ViewportSize = DESKTOP, expected: str = "$^"
+) -> Iterator[Page]:
+    """The console after a login, live. Errors other than the `expected` ones (a pattern) fail the test."""
+    watch = Watch()
+    context = browser.new_context(viewport=size, reduced_motion="reduce")
+    page = context.new_page()
+    page.on("console", lambda said: watch.errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: watch.errors.append(str(error)))
+    page.on("request", lambda request: watch.asked.append(request.url))
+    page.goto(f"{scheduler.url}/login?token={scheduler.token}")
+    page.wait_for_selector("#connection.live")
+    yield page
+    context.close()
+    assert watch.asked
+    assert [url for url in watch.asked if not url.startswith(f"{scheduler.url}/")] == []
+    assert [error for error in watch.errors if not re.search(expected, error)] == []

@@ -15,7 +15,7 @@ HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
 _LEAST = 1.0  # no threshold below one 99 % quantile of single residuals, however quiet the calibration was
 _BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
-_SPIKE = 3.0  # nor for more than this many thresholds, so that one wild sample is no alarm
+_SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
 

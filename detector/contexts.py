@@ -36,6 +36,12 @@ def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArra
     return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
 
 
+def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU has had no work for a while. Any shape."""
+    found: NDArray[np.bool_] = context == 0
+    return found
+
+
 def unsettled(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a GPU's job is too new, or has too few ranks, to tell what is usual for it. Any shape."""
     found: NDArray[np.bool_] = (context // 2 == 2) | (context % 2 == 1)

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from detector.batches import Prepared, peers, prepare
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale, unsettled
+from detector.contexts import ContextScale, idle, unsettled
 from detector.features import Scaling
 from detector.model import PeerReconstruction
 from detector.signals import Signal
-from detector.telemetry import IDLE, Floats, Telemetry, clean
+from detector.telemetry import Floats, Telemetry, clean
 from detector.topology import MINIMUM, Groups, Topology
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
-_PEER_SIGMAS = 6.0  # robust deviations that are one unit of residual before anything is calibrated
+_PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before anything is calibrated
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class Judge(Protocol):
 class PeerJudge:
     """The cold start: no training, each GPU against the median of its peers at this moment.
 
-    Ranks of one job are compared in every signal. GPUs of the same model at a similar effort are compared in every
-    signal while idle, but at work only in those that follow from the effort (heat): their jobs differ.
+    What follows from the effort (heat) is compared between GPUs of one model that work equally hard, in the same rack
+    if there are enough. Everything else is compared between the settled ranks of a job, and between idle GPUs.
     """
 
     signals: tuple[Signal, ...]
@@ -88,25 +88,27 @@ class PeerJudge:
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
-        topologies, _ = peers(ordered, readings, self.state, first)
+        topologies, context = peers(ordered, readings, self.state, first)
         steps = [
-            self._step(readings[:, :, first + step], ordered.job[:, first + step], topology)
+            self._step(readings[:, :, first + step], context[:, step], topology)
             for step, topology in enumerate(topologies)
         ]
         deviation = np.stack(steps, axis=-1) / np.float32(_PEER_SIGMAS)
         return Residuals(deviation, deviation)
 
-    def _step(self, readings: Floats, job: NDArray[np.int32], topology: Topology) -> Floats:
-        by_job = self._deviation(readings, topology["job"])
-        by_load = self._deviation(readings, topology["load"])
+    def _step(self, readings: Floats, context: NDArray[np.int64], topology: Topology) -> Floats:
+        by_rack, by_load, by_job = (self._deviation(readings, topology[kind]) for kind in ("rack", "load", "job"))
+        by_effort = np.where(np.isnan(by_rack), by_load, by_rack)
         follows = np.array([signal.follows == "effort" for signal in self.signals])
-        chosen: Floats = np.where(np.isnan(by_job) & (follows[:, None] | (job == IDLE)), by_load, by_job)
+        by_job[:, unsettled(context)] = np.nan
+        chosen: Floats = np.where(follows[:, None] | idle(context), by_effort, by_job)
         return chosen
 
     def _deviation(self, readings: Floats, groups: Groups) -> Floats:
         deviation = np.full(readings.shape, np.nan, np.float32)
         if len(groups.members):
-            floor = np.array([max(signal.resolution, 1e-6) for signal in self.signals])
+            # A spread below the sensor's resolution cannot be seen; the kernel scales the floor as it does the MAD.
+            floor = np.array([max(signal.resolution, 1e-6) / 1.4826 for signal in self.signals])
             found = peer_deviation(
                 np.ascontiguousarray(readings), groups.members, groups.offsets, floor=floor, minimum=MINIMUM
             )

@@ -15,7 +15,7 @@ export class Refused extends Error {
   }
 }
 
-export async function call(method, path, body) {
+async function call(method, path, body) {
   const headers = method === "GET" ? {} : { "X-Stethos-Console": "1", "Content-Type": "application/json" };
   const answer = await fetch(path, {
     method,
@@ -41,7 +41,7 @@ export function reason(error) {
 }
 
 /** Shows a failure until it is read or some seconds have passed. */
-export function notice(message) {
+function notice(message) {
   const close = element("button", { type: "button", class: "quiet icon", "aria-label": "Dismiss" }, "✕");
   const shown = element("li", {}, element("span", {}, message), close);
   close.addEventListener("click", () => shown.remove());

@@ -51,7 +51,7 @@ export function keyed(parent, items, keyOf, create, update) {
 // The server's clock: ages are right even where this machine's clock is not.
 let skew = 0;
 export const setClock = (time) => (skew = Date.parse(time) - Date.now());
-export const serverNow = () => Date.now() + skew;
+const serverNow = () => Date.now() + skew;
 
 /** 8 s, 3:05, 2:10:00, 3 d */
 export function span(seconds) {
@@ -65,7 +65,7 @@ export function span(seconds) {
 
 export const since = (time) => span((serverNow() - Date.parse(time)) / 1000);
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 export const clock = (time) => CLOCK.format(new Date(time));
 
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
@@ -79,17 +79,21 @@ export function confirmed(button, question, act) {
   const spoken = button.getAttribute("aria-label");
   const disarm = () => {
     clearTimeout(timer);
+    document.removeEventListener("pointerdown", elsewhere);
     timer = 0;
     button.classList.remove("armed");
     button.textContent = label;
     attribute(button, "aria-label", spoken);
   };
+  // Not every browser moves the focus to a clicked button, so a blur does not tell of every click elsewhere.
+  const elsewhere = ({ target }) => button.contains(target) || disarm();
   button.addEventListener("click", async () => {
     if (!timer) {
       timer = setTimeout(disarm, ARMED_MS);
+      document.addEventListener("pointerdown", elsewhere);
       button.classList.add("armed");
       button.textContent = question;
-      attribute(button, "aria-label", spoken && `${question} ${spoken}`);
+      attribute(button, "aria-label", spoken && `${spoken}: click again to confirm`);
       text(find("spoken"), "Click again to confirm.");
       return;
     }

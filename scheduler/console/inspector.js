@@ -123,7 +123,8 @@ function concerns(nodes) {
     for (const gpu of node.gpus) {
       const scored = isBad(gpu) || isDoubtful(gpu);
       if (!scored && !gpu.cordon) continue;
-      const why = scored ? `score ${gpu.score.toFixed(2)}${gpu.cordon ? ", cordoned" : ""}` : `cordoned: ${gpu.cordon.reason}`;
+      const bad = scored && `score ${gpu.score.toFixed(2)}${gpu.cordon ? ", cordoned" : ""}`;
+      const why = bad || `cordoned: ${gpu.cordon.reason}`;
       const key = `${node.node}/${gpu.gpu}`;
       found.push({ key, node, gpu, name: `${node.node} · ${gpu.gpu}`, why, glyph: "", rank: scored ? gpu.score : 0.4 });
     }

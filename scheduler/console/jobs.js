@@ -6,7 +6,7 @@ import { confirmed, element, find, keyed, plural, since, span, text } from "./do
 const ENDINGS = { succeeded: "✓", failed: "✕", cancelled: "⊘", timed_out: "◷" };
 const STANDARD_TIMEOUT_SECONDS = 300;
 
-export const ending = (state) => `${ENDINGS[state]} ${state.replace("_", " ")}`;
+const ending = (state) => `${ENDINGS[state]} ${state.replace("_", " ")}`;
 
 /** node-01 · 0–3, 6 */
 export const placed = (placement) => placement.map((share) => `${share.node} · ${ranges(share.gpus)}`).join("; ");
@@ -18,7 +18,8 @@ function ranges(numbers) {
     if (run && number === run[1] + 1) run[1] = number;
     else runs.push([number, number]);
   }
-  return runs.map(([first, last]) => (first === last ? first : `${first}${last - first > 1 ? "–" : ", "}${last}`)).join(", ");
+  const short = ([first, last]) => (first === last ? first : `${first}${last - first > 1 ? "–" : ", "}${last}`);
+  return runs.map(short).join(", ");
 }
 
 export class Jobs {
@@ -53,9 +54,8 @@ export class Jobs {
   }
 
   #make(job) {
-    const cancel = element("button", { type: "button", class: "quiet cancel", "aria-label": job.name }, "Cancel");
+    const cancel = element("button", { type: "button", class: "quiet cancel", "aria-label": `Cancel ${job.name}` }, "Cancel");
     confirmed(cancel, "Cancel it?", () => attempt(`cancel ${job.name}`, () => post(`${jobPath(job.id)}/cancel`)));
-    cancel.setAttribute("aria-label", `Cancel ${job.name}`);
     const place = element("button", { type: "button", class: "link place" });
     place.addEventListener("click", () => {
       const [share] = this.state.jobs.get(job.id)?.placement ?? [];
@@ -107,7 +107,8 @@ function paintJob(row, job) {
   text(head.firstElementChild, job.name);
   paintTime(head.lastElementChild, job, final);
   const known = job.type ? [job.type, plural(job.gpus, "GPU"), job.priority.toLowerCase()] : [];
-  text(what, [final ? ending(job.state) : job.state === "assigned" ? "assigned" : null, ...known].filter(Boolean).join(" · "));
+  const stage = final ? ending(job.state) : job.state === "assigned" && "assigned";
+  text(what, [stage, ...known].filter(Boolean).join(" · "));
   text(place, final ? "" : placed(job.placement));
   place.hidden = final || job.placement.length === 0;
   cancel.hidden = final;

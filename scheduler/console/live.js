@@ -1,6 +1,6 @@
 // Staying current: the event stream, and reads that are repeated, never pile up and are never too many.
 
-export const EVENTS = [
+const EVENTS = [
   ...["queued", "assigned", "running", "succeeded", "failed", "cancelled", "timed_out", "requeued"].map((s) => `job.${s}`),
   ...["registered", "removed", "healthy", "unreachable", "draining", "drained", "undrained", "held", "released"].map(
     (s) => `node.${s}`,

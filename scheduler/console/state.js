@@ -4,10 +4,10 @@ const FINAL = new Set(["succeeded", "failed", "cancelled", "timed_out"]);
 const FINISHED_KEPT = 40;
 const EVENTS_KEPT = 200;
 
-export const isFinal = (job) => FINAL.has(job.state);
+const isFinal = (job) => FINAL.has(job.state);
 export const isBad = (gpu) => gpu.score !== null && gpu.score >= 1;
 export const isDoubtful = (gpu) => gpu.score !== null && gpu.score >= 0.7 && gpu.score < 1;
-export const isHeld = (node) => node.state === "healthy" && !node.placeable;
+const isHeld = (node) => node.state === "healthy" && !node.placeable;
 /** For people: the API says `healthy` of a node that an alert keeps work off, too. */
 export const nodeState = (node) => (isHeld(node) ? "held" : node.state);
 
@@ -84,11 +84,13 @@ export class State {
       case "node.unreachable":
         return void Object.assign(node, { state: "unreachable", placeable: false, reason });
       case "node.draining":
-        return void Object.assign(node, { state: "draining", placeable: false, reason, drain: { reason, owner, since: time } });
+        node.drain = { reason, owner, since: time };
+        return void Object.assign(node, { state: "draining", placeable: false, reason });
       case "node.drained":
         return void Object.assign(node, { state: "drained", placeable: false });
       case "node.undrained":
-        return void Object.assign(node, { state: node.state === "unreachable" ? node.state : "healthy", drain: null, reason: null });
+        if (node.state !== "unreachable") Object.assign(node, { state: "healthy", placeable: true });
+        return void Object.assign(node, { drain: null, reason: null });
       case "node.held":
         return void Object.assign(node, { placeable: false, reason });
       case "gpu.cordoned":

@@ -7,13 +7,13 @@ const LOWEST = 0.1;
 const HIGHEST = 50;
 
 /** Slider positions 1 to 100 are rates 0.1 to 50 on a logarithmic scale; 0 is off. */
-export function rateAt(position) {
+function rateAt(position) {
   if (position <= 0) return 0;
   const rate = LOWEST * (HIGHEST / LOWEST) ** ((position - 1) / 99);
   return rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate);
 }
 
-export function positionOf(rate) {
+function positionOf(rate) {
   return rate < LOWEST ? 0 : 1 + (99 * Math.log(rate / LOWEST)) / Math.log(HIGHEST / LOWEST);
 }
 

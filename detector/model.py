@@ -16,6 +16,7 @@ from detector.topology import KINDS
 HIDDEN = 32
 HEADS = 2
 EMBEDDING = 8
+_BY_EFFORT = ("rack", "load", "job", "node")  # peers by closeness, for signals that follow from the effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,13 @@ class PeerReconstruction(nn.Module):
     """
 
     masks: Tensor  # bool [groups, signals]: what is hidden together
-    by_load: Tensor  # bool [signals]: closest to the peers that work equally hard, not to those of the same job
+    by_effort: Tensor  # bool [signals]: closest to the peers that work equally hard, not to those of the same job
 
-    def __init__(self, masks: Tensor, by_load: Tensor, models: int) -> None:
+    def __init__(self, masks: Tensor, by_effort: Tensor, models: int) -> None:
         super().__init__()
         signals = masks.shape[1]
         self.register_buffer("masks", masks)
-        self.register_buffer("by_load", by_load)
+        self.register_buffer("by_effort", by_effort)
         self.typical = nn.Embedding(CONTEXTS, signals)
         self.circumstances = nn.Embedding(CONTEXTS, EMBEDDING)
         own = signals * CHANNELS
@@ -126,14 +127,16 @@ class PeerReconstruction(nn.Module):
 
         What the network adds to it is small where peers are close, so rare constellations need no rare examples.
         """
-        nearest: Tensor = self.typical(batch.context)
-        for kind in reversed(KINDS):
-            nearest = self._where_known(batch, kind, nearest)
-        return torch.where(self.by_load, self._where_known(batch, "load", nearest), nearest)
+        by_job = by_effort = self.typical(batch.context)
+        for by_kind, kind in zip(reversed(_BY_EFFORT), reversed(KINDS), strict=True):
+            by_job = _where_known(batch, kind, by_job)
+            by_effort = _where_known(batch, by_kind, by_effort)
+        return torch.where(self.by_effort, by_effort, by_job)
 
-    def _where_known(self, batch: Batch, kind: str, otherwise: Tensor) -> Tensor:
-        place = KINDS.index(kind)
-        return torch.where(batch.known[:, place] > 0, batch.medians[:, place], otherwise)
+
+def _where_known(batch: Batch, kind: str, otherwise: Tensor) -> Tensor:
+    place = KINDS.index(kind)
+    return torch.where(batch.known[:, place] > 0, batch.medians[:, place], otherwise)
 
 
 def laplace_loss(actual: Tensor, mean: Tensor, log_scale: Tensor, counted: Tensor, trim: float) -> Tensor:

@@ -112,7 +112,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
     tensors = load(weights)
     prefix = "network."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    network = PeerReconstruction(state["masks"], state["by_load"], len(card.models))
+    network = PeerReconstruction(state["masks"], state["by_effort"], len(card.models))
     network.load_state_dict(state)
     return ModelJudge(
         card.version,

@@ -16,6 +16,7 @@ BLOCK = 60  # steps in which an alarm counts once
 _LEAST = 1.0  # no threshold below one 99 % quantile of single residuals, however quiet the calibration was
 _BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
+_UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
 
@@ -27,11 +28,10 @@ class Thresholds:
     values: Floats
 
     @classmethod
-    def short(cls, signals: Sequence[Signal]) -> Thresholds:
-        """One unit over the shortest horizon, for residuals that nothing has calibrated yet."""
-        row = np.where([signal.scored for signal in signals], np.float32(1.0), np.float32(np.inf))
-        # Only the short horizon: nothing is known yet about slow drifts.
-        return cls(np.stack([row, *[np.full_like(row, np.inf)] * (len(HORIZONS) - 1)]).astype(np.float32))
+    def uncalibrated(cls, signals: Sequence[Signal]) -> Thresholds:
+        """One unit over the shortest horizon and less over longer ones, for residuals that nothing calibrated yet."""
+        scored = np.array([signal.scored for signal in signals])
+        return cls(np.where(scored, np.array(_UNCALIBRATED)[:, None], np.inf).astype(np.float32))
 
     @property
     def spike(self) -> Floats:

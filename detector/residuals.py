@@ -79,11 +79,11 @@ class PeerJudge:
 
     @property
     def own(self) -> Thresholds:
-        return Thresholds.short(self.signals)
+        return Thresholds.uncalibrated(self.signals)
 
     @property
     def shared(self) -> Thresholds:
-        return Thresholds.short(self.signals)
+        return Thresholds.uncalibrated(self.signals)
 
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from starlette.routing import BaseRoute
 
-from exporters import auth, log, server, service
+from exporters import auth, dcgm, log, server, service
 from exporters.discovery import Place
 
 if TYPE_CHECKING:
@@ -37,6 +37,15 @@ def _serving(command: Command) -> Command:
         ),
         click.option("--port", type=click.IntRange(0, 65535), default=9400, help="0 takes a free one."),
         click.option("--host", default="127.0.0.1", help="Address to listen on."),
+        click.option(
+            "--metric-names",
+            "names",
+            type=click.Choice(dcgm.NAMES),
+            default="legacy",
+            help="dcgm-exporter's names up to 4.8, from 4.9 (DCGM 4.7), or both. Without a confirmed new name, and so "
+            "under the old one in every mode: MEM_COPY_UTIL, ENC_UTIL, DEC_UTIL, FB_FREE, FB_USED, FB_RESERVED, "
+            "NVLINK_BANDWIDTH_TOTAL.",
+        ),
     ):
         command = option(command)
     return command
@@ -99,12 +108,12 @@ def main() -> None:
 @_fleet_shape
 @click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, help="Fleet seconds per second.")
 @_serving
-def synthetic(fleet: Fleet, speed: float, **where: Any) -> None:
+def synthetic(fleet: Fleet, speed: float, names: dcgm.Names, **where: Any) -> None:
     """Serve a causal synthetic fleet, with loads and faults by HTTP."""
     from exporters.synthetic.control import Control
     from exporters.synthetic.source import SyntheticSource
 
-    source = SyntheticSource(fleet, speed)
+    source = SyntheticSource(fleet, speed, names=names)
     _serve(source, title="Stethos: synthetic fleet", routes=Control(source).routes(), **where)
 
 
@@ -113,7 +122,7 @@ def synthetic(fleet: Fleet, speed: float, **where: Any) -> None:
 @click.option("--rack", default="", help="Rack, for discovery.")
 @click.option("--interval", type=click.FloatRange(0.5, 300), default=5.0, help="Seconds between readings.")
 @_serving
-def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
+def nvml(node: str, rack: str, interval: float, names: dcgm.Names, **where: Any) -> None:
     """Serve this machine's GPUs, read through NVML."""
     from exporters import nvml as library
     from exporters.machine import MachineSource
@@ -123,7 +132,7 @@ def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
     except library.NoDriverError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(os.EX_UNAVAILABLE)
-    source = MachineSource(opened, Place(node, rack), interval)
+    source = MachineSource(opened, Place(node, rack), interval, names)
     _serve(source, title=f"Stethos: GPUs of {node}", **where)
 
 
@@ -132,13 +141,13 @@ def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
 @click.option("--speed", type=click.FloatRange(0.01, 100_000), default=1.0, help="Recorded seconds per second.")
 @click.option("--loop/--once", default=True, help="Begin again at the end, or fall silent.")
 @_serving
-def replay(file: Path, speed: float, loop: bool, **where: Any) -> None:
+def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any) -> None:
     """Serve a recording as if it happened now."""
     from exporters import recording
     from exporters.replay import ReplaySource
 
     try:
-        source = ReplaySource(recording.read(file), speed, loop)
+        source = ReplaySource(recording.read(file), speed, loop, names)
     except recording.RecordingError as error:
         raise click.ClickException(str(error)) from None
     _serve(source, title=f"Stethos: replay of {file.name}", **where)

@@ -28,11 +28,13 @@ class MachineSource:
         nvml: Nvml,
         place: Place,
         interval_seconds: float,
+        names: dcgm.Names = "legacy",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nvml = nvml
         self._place = place
         self._interval = interval_seconds
+        self._names = names
         self._monotonic = monotonic
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -126,7 +128,7 @@ class MachineSource:
             return [] if age is None or age > _STALE_INTERVALS * self._interval else list(self._readings)
 
     def _gpus(self) -> str:
-        return dcgm.expose(self._fresh(), self._place.node)
+        return dcgm.expose(self._fresh(), self._place.node, self._names)
 
     def _ages(self) -> str:
         age = self._age()

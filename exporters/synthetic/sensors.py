@@ -77,7 +77,9 @@ def read(
             + REASON_THERMAL * (moment.thermal_throttled > 0)
         ).astype(np.float64),
     }
-    matrix = np.stack([values[name] for name in FIELDS])
+    matrix = np.full((len(FIELDS), len(clock)), np.nan)
+    for name, row in values.items():
+        matrix[ROW[name]] = row
     lost = state.gone_seconds > 0
     spoken = lost & (state.gone_seconds <= _LAST_WORDS_SECONDS)
     xid = np.where(lost & ~spoken, np.nan, matrix[ROW["xid_code"]])

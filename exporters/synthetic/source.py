@@ -24,10 +24,12 @@ class SyntheticSource:
         fleet: Fleet,
         speed: float = 1.0,
         interval_seconds: float = 1.0,
+        names: dcgm.Names = "legacy",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet = fleet
         self.speed = speed
+        self.names = names
         self.started = datetime.now(UTC)
         self._interval = interval_seconds
         self._monotonic = monotonic
@@ -93,7 +95,7 @@ class SyntheticSource:
 
     def _dcgm(self, node: str) -> str:
         if node not in self._pages:
-            self._pages[node] = dcgm.expose(self.fleet.readings(node), node)
+            self._pages[node] = dcgm.expose(self.fleet.readings(node), node, self.names)
         return self._pages[node]
 
     def _ages(self, node: str) -> str:

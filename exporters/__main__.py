@@ -107,13 +107,16 @@ def main() -> None:
 @main.command()
 @_fleet_shape
 @click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, help="Fleet seconds per second.")
+@click.option("--chaos/--no-chaos", default=False, help="Random faults: 5 to 12 % per minute and node, 30 s each.")
+@click.option("--upkeep/--no-upkeep", default=False, help="Driver restarts, missed scrapes, maintenance reboots.")
 @_serving
-def synthetic(fleet: Fleet, speed: float, names: dcgm.Names, **where: Any) -> None:
+def synthetic(fleet: Fleet, speed: float, chaos: bool, upkeep: bool, names: dcgm.Names, **where: Any) -> None:
     """Serve a causal synthetic fleet, with loads and faults by HTTP."""
     from exporters.synthetic.control import Control
     from exporters.synthetic.source import SyntheticSource
 
     source = SyntheticSource(fleet, speed, names=names)
+    source.begin(chaos=chaos, upkeep=upkeep)
     _serve(source, title="Stethos: synthetic fleet", routes=Control(source).routes(), **where)
 
 
@@ -157,7 +160,8 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
 @_fleet_shape
 @click.option("--hours", type=click.FloatRange(0, min_open=True), default=2.0, help="Length of the recording.")
 @click.option("--step", type=click.FloatRange(1, 300), default=5.0, help="Seconds between rows.")
-@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places.")
+@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places, of all kinds.")
+@click.option("--upkeep/--no-upkeep", default=True, help="Driver restarts, missed scrapes, maintenance reboots.")
 @click.option(
     "--start",
     type=click.DateTime(),
@@ -165,11 +169,11 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
     help="UTC time of the beginning.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
-def record(fleet: Fleet, hours: float, step: float, faults: int, start: datetime, out: Path) -> None:
+def record(fleet: Fleet, hours: float, step: float, faults: int, upkeep: bool, start: datetime, out: Path) -> None:
     """Record a synthetic fleet with random jobs: recording.parquet, and truth.parquet beside it."""
     from exporters.synthetic.recorder import Recorder
 
-    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults)
+    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep)
     try:
         with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
             for done in recorder.run():

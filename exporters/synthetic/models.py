@@ -21,6 +21,7 @@ class GpuModel:
     capacity_joules_per_kelvin: float
     nvlink_megabytes_per_second: float
     pcie_bytes_per_second: float
+    pcie_generation: float
     reads_memory_temperature: bool
 
 
@@ -44,6 +45,7 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=460,
         nvlink_megabytes_per_second=900_000,
         pcie_bytes_per_second=64e9,
+        pcie_generation=5,
         reads_memory_temperature=True,
     ),
     "A100": GpuModel(
@@ -61,6 +63,7 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=300,
         nvlink_megabytes_per_second=600_000,
         pcie_bytes_per_second=32e9,
+        pcie_generation=4,
         reads_memory_temperature=True,
     ),
     "L40S": GpuModel(
@@ -78,6 +81,7 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=290,
         nvlink_megabytes_per_second=0,
         pcie_bytes_per_second=32e9,
+        pcie_generation=4,
         reads_memory_temperature=False,
     ),
 }

@@ -124,18 +124,40 @@ def synthetic(fleet: Fleet, speed: float, chaos: bool, upkeep: bool, names: dcgm
 @click.option("--node", default=socket.gethostname, show_default="this machine's name", help="Node name.")
 @click.option("--rack", default="", help="Rack, for discovery.")
 @click.option("--interval", type=click.FloatRange(0.5, 300), default=5.0, help="Seconds between readings.")
+@click.option("--processes/--no-processes", default=False, help="Memory of each process on a GPU.")
+@click.option(
+    "--hpc-job-mapping-dir",
+    "jobs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with a file per GPU (or GPU.INSTANCE) that lists its jobs; each becomes hpc_job.",
+)
+@click.option(
+    "--kernel-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="/dev/kmsg",
+    help="Second source of XIDs; one that cannot be read is done without.",
+)
 @_serving
-def nvml(node: str, rack: str, interval: float, names: dcgm.Names, **where: Any) -> None:
+def nvml(
+    node: str,
+    rack: str,
+    interval: float,
+    processes: bool,
+    jobs: Path | None,
+    kernel_log: Path,
+    names: dcgm.Names,
+    **where: Any,
+) -> None:
     """Serve this machine's GPUs, read through NVML."""
     from exporters import nvml as library
-    from exporters.machine import MachineSource
+    from exporters.machine import MachineSource, Options
 
     try:
         opened = library.Nvml(library.load())
     except library.NoDriverError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(os.EX_UNAVAILABLE)
-    source = MachineSource(opened, Place(node, rack), interval, names)
+    source = MachineSource(opened, Place(node, rack), interval, Options(names, processes, jobs, kernel_log))
     _serve(source, title=f"Stethos: GPUs of {node}", **where)
 
 

@@ -17,7 +17,7 @@ TEMPERATURE = "DCGM_FI_DEV_GPU_TEMP"
 
 @pytest.fixture
 def source() -> SyntheticSource:
-    return SyntheticSource(build(2, 8, 32, ["H100"], 7), speed=20.0, interval_seconds=0.1)
+    return SyntheticSource(build(2, 8, 32, ["H100"], 7), speed=40.0, interval_seconds=0.1)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The causal model does what hardware does: load heats, faults heat more, and the more severe the more."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from exporters.synthetic.fleet import Fleet, build
 ALL = list(range(8))
 
 
+@cache
 def settled(
     kind: str | None = None,
     fault: str | None = None,

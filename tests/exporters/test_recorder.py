@@ -83,8 +83,8 @@ def test_a_racks_fault_is_told_for_each_of_its_nodes(tmp_path: Path) -> None:
 
 
 def test_upkeep_is_in_the_recording_and_not_in_truth(tmp_path: Path) -> None:
-    recorder = Recorder(build(16, 2, 32, ["H100"], 7), tmp_path, START, 4.0, 10.0, 0)
-    assert sum(recorder.run()) == 1440
+    recorder = Recorder(build(32, 1, 32, ["H100"], 7), tmp_path, START, 2.0, 10.0, 0)
+    assert sum(recorder.run()) == 720
     read = recording.read(tmp_path / "recording.parquet")
     silent = np.isnan(read.values[read.signals.index("power_watts")])
     assert 0 < silent.mean() < 0.05

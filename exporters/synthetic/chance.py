@@ -16,6 +16,8 @@ _KINDS = ("training", "inference", "matrix", "compute")
 _KIND_WEIGHTS = (0.55, 0.25, 0.08, 0.12)
 _MEDIAN_SECONDS, _SIGMA = 1_800.0, 0.9
 _LONGEST_QUEUE = 20
+_FAILING_SHARE = 0.04
+_PROGRAM_XIDS = (13, 31, 43)
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class _Job:
     kind: str
     utilization: float
     seconds: float
+    fails: bool = False
     end: float = 0.0
     loads: list[str] = field(default_factory=list)
 
@@ -52,6 +55,8 @@ class Jobs:
     def step(self, seconds: float) -> None:
         """Ends what is over, lets new jobs come, places what fits."""
         now = self._fleet.seconds
+        for job in [each for each in self._running if each.fails and each.end <= now]:
+            self._fail(job)
         for job in [each for each in self._running if each.end <= now or self._is_broken(each)]:
             self._end(job)
         for _ in range(self._rng.poisson(self._per_second * seconds)):
@@ -70,6 +75,7 @@ class Jobs:
             size=min(int(self._rng.choice(_SIZES, p=_SIZE_WEIGHTS)), self._largest),
             kind=str(self._rng.choice(_KINDS, p=_KIND_WEIGHTS)),
             utilization=float(self._rng.uniform(0.8, 1.0)),
+            fails=bool(self._rng.random() < _FAILING_SHARE),
             seconds=float(np.clip(self._rng.lognormal(np.log(_MEDIAN_SECONDS), _SIGMA), 120, 86_400)),
         )
 
@@ -91,6 +97,13 @@ class Jobs:
         job.end = self._fleet.seconds + job.seconds
         self._running.append(job)
         return True
+
+    def _fail(self, job: _Job) -> None:
+        # A program's own mistake: the driver says so with an XID, and nothing is wrong with the GPU.
+        load = self._fleet.load(job.loads[0])
+        if load.state == "running":
+            gpu = int(self._rng.choice(load.gpus))
+            self._fleet.application_error(load.node, gpu, int(self._rng.choice(_PROGRAM_XIDS)))
 
     def _end(self, job: _Job) -> None:
         self._running.remove(job)

@@ -19,6 +19,7 @@ from exporters.synthetic.air import Air
 from exporters.synthetic.arrays import Flags, Floats, Integers, joined, kept
 from exporters.synthetic.faults import MUTE_SEVERITY, Fault, Onset
 from exporters.synthetic.impairment import impairment
+from exporters.synthetic.layout import Layout
 from exporters.synthetic.models import MODELS
 from exporters.synthetic.parts import ConflictError, Load, Node, NotFoundError, Pause, Slots
 from exporters.synthetic.workload import Workload
@@ -46,8 +47,7 @@ class Fleet:
         self._cards = physics.manufacture([], self._rng)
         self._state = physics.at_rest(self._cards, np.zeros(0))
         self._slots = Slots()
-        self._rows: dict[tuple[str, int | None], Integers] = {}
-        self._racks = np.zeros(0, np.int64)
+        self._layout = Layout(self.nodes)
         self.pauses: dict[str, Pause] = {}
         self._stuck_since: dict[str, float] = {}
         self._readings = np.zeros((len(sensors.FIELDS), 0))
@@ -76,7 +76,7 @@ class Fleet:
         self._cards = joined(self._cards, cards)
         self._state = joined(self._state, physics.at_rest(cards, inlet))
         self._slots = joined(self._slots, Slots(np.zeros(gpus, np.int64)))
-        self._index()
+        self._layout = Layout(self.nodes)
         silent = np.full((len(sensors.FIELDS), gpus), np.nan)  # until the next step
         self._readings = np.hstack([self._readings, silent])
         return node
@@ -92,7 +92,7 @@ class Fleet:
             if fault.node == name or (alone and fault.rack == rack):
                 self.clear_fault(fault.id)
         keep = np.ones(len(self._slots.slot), np.bool_)
-        keep[self._rows[name, None]] = False
+        keep[self._layout.rows(name)] = False
         self._cards, self._state, self._slots = (
             kept(self._cards, keep),
             kept(self._state, keep),
@@ -101,7 +101,7 @@ class Fleet:
         del self.nodes[name]
         for kept_by_node in (self.xids, self.pauses, self._stuck_since):
             kept_by_node.pop(name, None)
-        self._index()
+        self._layout = Layout(self.nodes)
         self._readings = self._readings[:, keep]
 
     def node(self, name: str) -> Node:
@@ -135,14 +135,14 @@ class Fleet:
         if kind != "scrape_gap":
             for load in self._running(name):
                 self._interrupt(load, f"node {name}: {kind.replace('_', ' ')}")
-            wear.repaired(self._state, self._rows[name, None])
+            wear.repaired(self._state, self._layout.rows(name))
         self.pauses[name] = Pause(kind, self.seconds + seconds)
 
     # Loads
 
     def add_load(self, node: str, gpus: Sequence[int], kind: str, utilization: float, job: str | None = None) -> Load:
         """Puts work on GPUs. Raises `NotFoundError`, or `ConflictError` when a GPU is busy or gone."""
-        rows = [self._row(node, gpu) for gpu in gpus]
+        rows = [self._layout.row(node, gpu) for gpu in gpus]
         if self.is_down(node):
             raise ConflictError(f"node {node!r} is down")
         if node in self.pauses and self.pauses[node].kind == "driver_restart":
@@ -176,6 +176,12 @@ class Fleet:
             raise NotFoundError(f"there is no load {load_id!r}")
         return self.loads[load_id]
 
+    def application_error(self, node: str, gpu: int, code: int) -> None:
+        """An XID that a program brought on itself; the GPU is as good as before. Raises `NotFoundError`."""
+        row = self._layout.row(node, gpu)
+        self._state.xid[row] = code
+        self._record([(row, code)])
+
     # Faults
 
     def add_fault(
@@ -190,7 +196,7 @@ class Fleet:
     ) -> Fault:
         """Breaks something. Raises `NotFoundError`, or `ConflictError` when it cannot befall that part (again)."""
         fault = Fault("", kind, node, gpu, rack, severity, onset, ramp_seconds, self.seconds)
-        rows = self._befallen(fault)
+        rows = self._layout.befallen(fault)
         for each in self.faults.values():
             if (each.kind, each.node, each.gpu, each.rack) == (kind, node, gpu, rack):
                 raise ConflictError(f"{each.id} is the same fault on the same part")
@@ -210,7 +216,7 @@ class Fleet:
         fault = self.faults.pop(fault_id)
         fault.end_seconds = self.seconds
         if fault.kind in _MENDED_BY_RESET:
-            wear.repaired(self._state, self._befallen(fault))
+            wear.repaired(self._state, self._layout.befallen(fault))
         return fault
 
     # Time
@@ -220,14 +226,14 @@ class Fleet:
         self.seconds += seconds
         self._air.step(seconds, self._rng)
         self._workload.step(seconds, self._rng)
-        now = impairment(self.faults.values(), self._befallen, len(self._slots.slot), self.seconds)
+        now = impairment(self.faults.values(), self._layout.befallen, len(self._slots.slot), self.seconds)
         self.pauses = {name: pause for name, pause in self.pauses.items() if pause.end_seconds > self.seconds}
         for name, pause in self.pauses.items():
-            now.gone[self._rows[name, None]] |= pause.kind != "scrape_gap"
+            now.gone[self._layout.rows(name)] |= pause.kind != "scrape_gap"
         self._lose(now.gone)
         ranks = np.bincount(self._slots.slot)[self._slots.slot].astype(np.float64)
         demand = self._workload.demand(self._slots.slot, ranks)
-        inlet = self._air.inlet_celsius(self.seconds)[self._racks]
+        inlet = self._air.inlet_celsius(self.seconds)[self._layout.racks]
         moment = physics.advance(self._cards, self._state, demand, now, inlet, seconds)
         full = wear.leak(self._cards, self._state, now, demand, seconds)
         incidents = wear.advance(self._state, now, self._cards.nvlink_megabytes_per_second, seconds, self._rng)
@@ -242,7 +248,7 @@ class Fleet:
     def readings(self, node: str) -> list[GpuReading]:
         """The node's GPUs as last seen; a GPU that reports nothing is left out. Raises `NotFoundError`."""
         gpus = self.node(node).gpus
-        columns = self._readings[:, self._rows[node, None]].T.tolist()
+        columns = self._readings[:, self._layout.rows(node)].T.tolist()
         return [
             GpuReading(identity, *(None if value != value else value for value in column))
             for identity, column in zip(gpus, columns, strict=True)
@@ -256,7 +262,7 @@ class Fleet:
     def rows(self, node: str) -> Integers:
         """Where the node's GPUs are in the arrays. Raises `NotFoundError`."""
         self.node(node)
-        return self._rows[node, None]
+        return self._layout.rows(node)
 
     def free(self, node: str) -> list[int]:
         """The node's GPUs that could take a load now."""
@@ -295,36 +301,6 @@ class Fleet:
             rack += 1
         return rack
 
-    def _index(self) -> None:
-        self._rows, first = {}, 0
-        self._owners: list[tuple[str, int]] = []
-        for name, node in self.nodes.items():
-            rows = np.arange(first, first + len(node.gpus))
-            self._rows[name, None] = rows
-            self._rows.update({(name, gpu): rows[gpu : gpu + 1] for gpu in range(len(rows))})
-            self._owners += [(name, gpu) for gpu in range(len(rows))]
-            first += len(rows)
-        per_gpu = [node.rack_index for node in self.nodes.values() for _ in node.gpus]
-        self._racks = np.array(per_gpu, np.int64)
-
-    def _befallen(self, fault: Fault) -> Integers:
-        # Which GPUs a fault is about. Raises `NotFoundError`.
-        if fault.node is None:
-            racks = {node.place.rack: node.rack_index for node in self.nodes.values()}
-            if fault.rack not in racks:
-                raise NotFoundError(f"there is no rack {fault.rack!r}")
-            return np.flatnonzero(self._racks == racks[fault.rack])
-        if fault.gpu is not None:
-            self._row(fault.node, fault.gpu)
-        self.node(fault.node)
-        return self._rows[fault.node, fault.gpu]
-
-    def _row(self, node: str, gpu: int) -> int:
-        count = len(self.node(node).gpus)
-        if not 0 <= gpu < count:
-            raise NotFoundError(f"node {node!r} has no GPU {gpu}; it has 0 to {count - 1}")
-        return int(self._rows[node, gpu][0])
-
     def _number(self, what: str) -> str:
         self._numbers[what] += 1
         return f"{what}-{self._numbers[what]}"
@@ -336,7 +312,7 @@ class Fleet:
         return next(load for load in self._running(node) if gpu in load.gpus)
 
     def _release(self, load: Load) -> None:
-        self._slots.slot[self._rows[load.node, None][list(load.gpus)]] = 0
+        self._slots.slot[self._layout.rows(load.node)[list(load.gpus)]] = 0
         if not (self._slots.slot == load.slot).any():
             self._workload.close(load.slot)
 
@@ -353,10 +329,10 @@ class Fleet:
     def _lose(self, gone: Flags) -> None:
         back = np.flatnonzero((self._state.gone_seconds > 0) & ~gone)
         wear.restarted(self._state, back)
-        for name in dict.fromkeys(self._owners[row][0] for row in np.flatnonzero(gone)):
+        for name in dict.fromkeys(self._layout.owners[row][0] for row in np.flatnonzero(gone)):
             down = self.is_down(name)
             for load in self._running(name):
-                lost = [gpu for gpu in load.gpus if gone[self._rows[name, gpu][0]]]
+                lost = [gpu for gpu in load.gpus if gone[self._layout.row(name, gpu)]]
                 if down:
                     self._interrupt(load, f"node {name} is down")
                 elif lost:
@@ -364,7 +340,7 @@ class Fleet:
 
     def _record(self, incidents: Sequence[wear.Incident]) -> None:
         for row, code in incidents:
-            node, gpu = self._owners[row]
+            node, gpu = self._layout.owners[row]
             seen = self.xids.setdefault(node, {})
             before = seen.get((gpu, code))
             seen[gpu, code] = Seen(1 + (before.count if before else 0), self.seconds)
@@ -375,7 +351,7 @@ class Fleet:
 
     def _run_out(self, full: Flags) -> None:
         for row in np.flatnonzero(full & (self._slots.slot > 0)):
-            node, gpu = self._owners[row]
+            node, gpu = self._layout.owners[row]
             self._interrupt(self._carried(node, gpu), f"out of memory on GPU {gpu} of node {node}")
 
     def _silence(self, before: Floats, seconds: float) -> None:
@@ -383,7 +359,7 @@ class Fleet:
         hanging = {str(each.node) for each in self.faults.values() if each.kind in ("node_crash", "exporter_hang")}
         stuck = {}
         for name in hanging.union(self.pauses):
-            rows = self._rows[name, None]
+            rows = self._layout.rows(name)
             if self.is_down(name) or not self.hears(name):
                 self._readings[:, rows] = np.nan
             elif self._hangs(name, 0.0):

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from exporters.synthetic.chance import Upkeep, draw, target
+from exporters.synthetic.chance import Jobs, Upkeep, draw, target
 from exporters.synthetic.chaos import Chaos, Profile
 from exporters.synthetic.faults import KINDS
 from exporters.synthetic.fleet import Fleet, build
@@ -125,3 +125,25 @@ def test_upkeep_comes_at_its_rhythm() -> None:
         fleet.pauses = {name: each for name, each in fleet.pauses.items() if each.end_seconds > fleet.seconds}
     assert 22 <= gaps <= 60
     assert reboots <= 8
+
+
+def test_a_programs_own_xid_is_counted_and_breaks_nothing() -> None:
+    fleet = build(1, 4, 32, ["H100"], 7)
+    load = fleet.add_load("node-01", range(4), "training", 0.9)
+    fleet.application_error("node-01", 2, 31)
+    fleet.step(5.0)
+    assert fleet.readings("node-01")[2].xid_code == 31
+    assert fleet.xids["node-01"][2, 31].count == 1
+    assert fleet.history == []
+    assert load.state == "running"
+
+
+def test_some_jobs_end_by_their_own_mistake() -> None:
+    fleet, rng = build(4, 8, 32, ["H100"], 7), np.random.default_rng(7)
+    jobs = Jobs(fleet, rng)
+    for _ in range(480):  # 8 hours
+        jobs.step(60.0)
+        fleet.step(60.0)
+    codes = Counter({code for seen in fleet.xids.values() for _, code in seen})
+    assert codes
+    assert set(codes) <= {13, 31, 43}

@@ -1,7 +1,7 @@
 """The causal model, all GPUs at once: demand → clock and power → temperature → clock.
 
 Heat: one resistance and one capacity per GPU (first-order lag), solved exactly, so that any step length is stable.
-Power: idle + dynamic, the dynamic part rising with the clock to the power 2.2 (f·V², V rising with f).
+Power: idle + dynamic, the dynamic part rising with the clock to a power of the model's (f·V², V rising with f).
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,6 @@ from exporters.synthetic.impairment import Impairment
 from exporters.synthetic.models import GpuModel
 from exporters.synthetic.workload import Demand
 
-_CLOCK_EXPONENT = 2.2
-_SM_SHARE, _TENSOR_SHARE, _DRAM_SHARE = 0.36, 0.46, 0.34  # of the limit, at full activity and full clock
 _SPIN_SHARE = 0.16  # waiting ranks poll: they look busy and draw little
 _HUNG_SHARE = 0.03
 _IDLE_AFTER_SECONDS = 8.0
@@ -50,6 +48,10 @@ class Cards:
     pcie_bytes_per_second: Floats
     pcie_generation: Floats
     reads_memory_temperature: Floats
+    sm_share: Floats
+    tensor_share: Floats
+    dram_share: Floats
+    clock_exponent: Floats
     power_spread: Floats
     pace_spread: Floats
     inlet_offset_celsius: Floats
@@ -157,7 +159,7 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
         cards.limit_watts
         * cards.power_spread
         * faults.appetite
-        * (_SM_SHARE * demand.utilization + _TENSOR_SHARE * demand.tensor + _DRAM_SHARE * demand.dram)
+        * (cards.sm_share * demand.utilization + cards.tensor_share * demand.tensor + cards.dram_share * demand.dram)
     )
     leak = cards.idle_watts * cards.power_spread * (1 + 0.004 * (state.temperature_celsius - 30.0))
     limit = cards.limit_watts * faults.limit
@@ -166,8 +168,8 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
     bearable = np.maximum((cards.slowdown_celsius - air) / resistance, leak)
     room = np.clip((cards.slowdown_celsius - state.temperature_celsius) / _THERMAL_BAND_KELVIN, 0.0, 1.0)
     thermal = np.where(bearable < limit, bearable + (limit - bearable) * room, limit)
-    by_power = _clock_within(limit - leak, dynamic * working)
-    by_heat = _clock_within(thermal - leak, dynamic * working)
+    by_power = _clock_within(limit - leak, dynamic * working, cards.clock_exponent)
+    by_heat = _clock_within(thermal - leak, dynamic * working, cards.clock_exponent)
     clock = np.minimum(np.minimum(by_power, by_heat), faults.clock)
 
     link = np.where(state.link_down_seconds > 0, 1.0 - _LINK_SHARE * faults.flapping, 1.0)
@@ -185,7 +187,7 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
         link=link,
         clock=clock,
         idle=idle,
-        power_watts=leak + (dynamic * work + spinning) * clock**_CLOCK_EXPONENT,
+        power_watts=leak + (dynamic * work + spinning) * clock**cards.clock_exponent,
         limit_watts=limit,
         power_throttled=np.clip((1.0 - by_power) * 12.0, 0.0, 1.0) * (by_power <= by_heat),
         thermal_throttled=np.clip((1.0 - by_heat) * 12.0, 0.0, 1.0) * (by_heat < by_power),
@@ -194,9 +196,10 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
     )
 
 
-def _clock_within(budget_watts: Floats, dynamic_watts: Floats) -> Floats:
+def _clock_within(budget_watts: Floats, dynamic_watts: Floats, exponent: Floats) -> Floats:
     share = np.maximum(budget_watts, 1.0) / np.maximum(dynamic_watts, 1.0)
-    return np.clip(share, _LOWEST_CLOCK**_CLOCK_EXPONENT, 1.0) ** (1 / _CLOCK_EXPONENT)
+    within: Floats = np.clip(share, _LOWEST_CLOCK**exponent, 1.0) ** (1 / exponent)
+    return within
 
 
 def _waiting(demand: Demand, pace: Floats) -> Floats:

@@ -170,6 +170,24 @@ def test_what_an_l40s_lacks_is_silent() -> None:
     assert field(fleet, "power_limit_watts") == 350
 
 
+@pytest.mark.parametrize(("model", "idle", "limit"), [("H100", 70, 700), ("A100", 60, 400), ("L40S", 35, 350)])
+def test_each_model_has_its_own_power_curve(model: str, idle: float, limit: float) -> None:
+    resting, matrix, compute = (
+        field(settled(kind, model=model), "power_watts") for kind in (None, "matrix", "compute")
+    )
+    assert resting == pytest.approx(idle, rel=0.08)
+    assert 0.8 * limit < matrix <= 1.02 * limit
+    assert resting + 0.25 * limit < compute < 0.8 * matrix
+
+
+def test_vector_work_costs_a_board_without_stacked_memory_more_of_its_limit() -> None:
+    shares = {
+        model: field(settled("compute", model=model), "power_watts") / limit
+        for model, limit in (("H100", 700), ("A100", 400), ("L40S", 350))
+    }
+    assert shares["L40S"] > shares["H100"] + 0.05
+
+
 def test_the_step_length_does_not_matter_much() -> None:
     fine, coarse = settled("matrix", "thermal_paste", 0.3), build(1, 8, 32, ["H100"], seed=7)
     coarse.add_load("node-01", ALL, "matrix", 0.95)

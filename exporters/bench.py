@@ -23,7 +23,7 @@ from exporters.synthetic.fleet import Fleet, build
 from exporters.synthetic.source import SyntheticSource
 
 _ROUNDS = 400
-_SETTLE_SECONDS = 3.0
+_SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from exporters.synthetic.impairment import EFFECTS
 from exporters.synthetic.parts import ConflictError, Load
 
 GPU = 3
-SECONDS = 300
+SECONDS = 200
 
 
 def broken(kind: str | None, severity: float = 0.8, model: str = "H100", seconds: int = SECONDS) -> Fleet:
@@ -20,7 +20,7 @@ def broken(kind: str | None, severity: float = 0.8, model: str = "H100", seconds
     fleet = build(2, 8, 8, [model], seed=7)
     for node in fleet.nodes:
         fleet.add_load(node, range(8), "training", 0.95, f"job-{node}")
-    advance(fleet, 120)
+    advance(fleet, 120, 5)
     if kind is not None:
         part = KINDS[kind].part
         fleet.add_fault(

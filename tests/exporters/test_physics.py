@@ -25,8 +25,9 @@ def settled(
         fleet.add_load("node-01", ALL, kind, 0.95)
     if fault is not None:
         fleet.add_fault(fault, "node-01", 3, severity)
-    for _ in range(seconds):
-        fleet.step(1.0)
+    step = 1 if seconds < 60 else 3
+    for _ in range(seconds // step):
+        fleet.step(step)
     return fleet
 
 
@@ -173,7 +174,7 @@ def test_what_an_l40s_lacks_is_silent() -> None:
 @pytest.mark.parametrize(("model", "idle", "limit"), [("H100", 70, 700), ("A100", 60, 400), ("L40S", 35, 350)])
 def test_each_model_has_its_own_power_curve(model: str, idle: float, limit: float) -> None:
     resting, matrix, compute = (
-        field(settled(kind, model=model), "power_watts") for kind in (None, "matrix", "compute")
+        field(settled(kind, model=model, seconds=120), "power_watts") for kind in (None, "matrix", "compute")
     )
     assert resting == pytest.approx(idle, rel=0.08)
     assert 0.8 * limit < matrix <= 1.02 * limit
@@ -182,7 +183,7 @@ def test_each_model_has_its_own_power_curve(model: str, idle: float, limit: floa
 
 def test_vector_work_costs_a_board_without_stacked_memory_more_of_its_limit() -> None:
     shares = {
-        model: field(settled("compute", model=model), "power_watts") / limit
+        model: field(settled("compute", model=model, seconds=120), "power_watts") / limit
         for model, limit in (("H100", 700), ("A100", 400), ("L40S", 350))
     }
     assert shares["L40S"] > shares["H100"] + 0.05

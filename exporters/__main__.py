@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from starlette.routing import BaseRoute
 
-from exporters import auth, log, server, service
+from exporters import auth, dcgm, log, server, service
 from exporters.discovery import Place
 
 if TYPE_CHECKING:
@@ -37,6 +37,15 @@ def _serving(command: Command) -> Command:
         ),
         click.option("--port", type=click.IntRange(0, 65535), default=9400, help="0 takes a free one."),
         click.option("--host", default="127.0.0.1", help="Address to listen on."),
+        click.option(
+            "--metric-names",
+            "names",
+            type=click.Choice(dcgm.NAMES),
+            default="legacy",
+            help="dcgm-exporter's names up to 4.8, from 4.9 (DCGM 4.7), or both. Without a confirmed new name, and so "
+            "under the old one in every mode: MEM_COPY_UTIL, ENC_UTIL, DEC_UTIL, FB_FREE, FB_USED, FB_RESERVED, "
+            "NVLINK_BANDWIDTH_TOTAL.",
+        ),
     ):
         command = option(command)
     return command
@@ -98,13 +107,16 @@ def main() -> None:
 @main.command()
 @_fleet_shape
 @click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, help="Fleet seconds per second.")
+@click.option("--chaos/--no-chaos", default=False, help="Random faults: 5 to 12 % per minute and node, 30 s each.")
+@click.option("--upkeep/--no-upkeep", default=False, help="Driver restarts, missed scrapes, maintenance reboots.")
 @_serving
-def synthetic(fleet: Fleet, speed: float, **where: Any) -> None:
+def synthetic(fleet: Fleet, speed: float, chaos: bool, upkeep: bool, names: dcgm.Names, **where: Any) -> None:
     """Serve a causal synthetic fleet, with loads and faults by HTTP."""
     from exporters.synthetic.control import Control
     from exporters.synthetic.source import SyntheticSource
 
-    source = SyntheticSource(fleet, speed)
+    source = SyntheticSource(fleet, speed, names=names)
+    source.begin(chaos=chaos, upkeep=upkeep)
     _serve(source, title="Stethos: synthetic fleet", routes=Control(source).routes(), **where)
 
 
@@ -112,18 +124,40 @@ def synthetic(fleet: Fleet, speed: float, **where: Any) -> None:
 @click.option("--node", default=socket.gethostname, show_default="this machine's name", help="Node name.")
 @click.option("--rack", default="", help="Rack, for discovery.")
 @click.option("--interval", type=click.FloatRange(0.5, 300), default=5.0, help="Seconds between readings.")
+@click.option("--processes/--no-processes", default=False, help="Memory of each process on a GPU.")
+@click.option(
+    "--hpc-job-mapping-dir",
+    "jobs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with a file per GPU (or GPU.INSTANCE) that lists its jobs; each becomes hpc_job.",
+)
+@click.option(
+    "--kernel-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="/dev/kmsg",
+    help="Second source of XIDs; one that cannot be read is done without.",
+)
 @_serving
-def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
+def nvml(
+    node: str,
+    rack: str,
+    interval: float,
+    processes: bool,
+    jobs: Path | None,
+    kernel_log: Path,
+    names: dcgm.Names,
+    **where: Any,
+) -> None:
     """Serve this machine's GPUs, read through NVML."""
     from exporters import nvml as library
-    from exporters.machine import MachineSource
+    from exporters.machine import MachineSource, Options
 
     try:
         opened = library.Nvml(library.load())
     except library.NoDriverError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(os.EX_UNAVAILABLE)
-    source = MachineSource(opened, Place(node, rack), interval)
+    source = MachineSource(opened, Place(node, rack), interval, Options(names, processes, jobs, kernel_log))
     _serve(source, title=f"Stethos: GPUs of {node}", **where)
 
 
@@ -132,13 +166,13 @@ def nvml(node: str, rack: str, interval: float, **where: Any) -> None:
 @click.option("--speed", type=click.FloatRange(0.01, 100_000), default=1.0, help="Recorded seconds per second.")
 @click.option("--loop/--once", default=True, help="Begin again at the end, or fall silent.")
 @_serving
-def replay(file: Path, speed: float, loop: bool, **where: Any) -> None:
+def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any) -> None:
     """Serve a recording as if it happened now."""
     from exporters import recording
     from exporters.replay import ReplaySource
 
     try:
-        source = ReplaySource(recording.read(file), speed, loop)
+        source = ReplaySource(recording.read(file), speed, loop, names)
     except recording.RecordingError as error:
         raise click.ClickException(str(error)) from None
     _serve(source, title=f"Stethos: replay of {file.name}", **where)
@@ -148,7 +182,8 @@ def replay(file: Path, speed: float, loop: bool, **where: Any) -> None:
 @_fleet_shape
 @click.option("--hours", type=click.FloatRange(0, min_open=True), default=2.0, help="Length of the recording.")
 @click.option("--step", type=click.FloatRange(1, 300), default=5.0, help="Seconds between rows.")
-@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places.")
+@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places, of all kinds.")
+@click.option("--upkeep/--no-upkeep", default=True, help="Driver restarts, missed scrapes, maintenance reboots.")
 @click.option(
     "--start",
     type=click.DateTime(),
@@ -156,11 +191,11 @@ def replay(file: Path, speed: float, loop: bool, **where: Any) -> None:
     help="UTC time of the beginning.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
-def record(fleet: Fleet, hours: float, step: float, faults: int, start: datetime, out: Path) -> None:
+def record(fleet: Fleet, hours: float, step: float, faults: int, upkeep: bool, start: datetime, out: Path) -> None:
     """Record a synthetic fleet with random jobs: recording.parquet, and truth.parquet beside it."""
     from exporters.synthetic.recorder import Recorder
 
-    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults)
+    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep)
     try:
         with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
             for done in recorder.run():

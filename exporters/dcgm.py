@@ -1,132 +1,86 @@
-"""Readings → the families of dcgm-exporter: its names, types, HELP, units and label order (3.x to 4.8)."""
+"""Readings → DCGM's families: its names, types, HELP, units, labels and their order."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Literal, get_args
 
-from exporters import exposition
+from exporters import exposition, xid
+from exporters.families import FAMILIES, Family, Kind
 from exporters.reading import GpuIdentity, GpuReading
 
-GAUGE: Literal["gauge"] = "gauge"
-COUNTER: Literal["counter"] = "counter"
+Names = Literal["legacy", "dcgm47", "both"]
+NAMES: tuple[Names, ...] = get_args(Names)
 
-# field of GpuReading → (family, type, HELP). NVLINK_BANDWIDTH_TOTAL is a rate and so a gauge, as since 4.8.3;
-# violations are nanoseconds, whatever older HELP texts said.
-FAMILIES: dict[str, tuple[str, Literal["gauge", "counter"], str]] = {
-    "sm_clock_megahertz": ("DCGM_FI_DEV_SM_CLOCK", GAUGE, "SM clock frequency (in MHz)."),
-    "memory_clock_megahertz": ("DCGM_FI_DEV_MEM_CLOCK", GAUGE, "Memory clock frequency (in MHz)."),
-    "memory_temperature_celsius": ("DCGM_FI_DEV_MEMORY_TEMP", GAUGE, "Memory temperature (in C)."),
-    "temperature_celsius": ("DCGM_FI_DEV_GPU_TEMP", GAUGE, "GPU temperature (in C)."),
-    "power_watts": ("DCGM_FI_DEV_POWER_USAGE", GAUGE, "Power draw (in W)."),
-    "energy_millijoules": (
-        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
-        COUNTER,
-        "Total energy consumption since boot (in mJ).",
-    ),
-    "pcie_replay_count": ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", COUNTER, "Total number of PCIe retries."),
-    "utilization_percent": ("DCGM_FI_DEV_GPU_UTIL", GAUGE, "GPU utilization (in %)."),
-    "memory_copy_percent": ("DCGM_FI_DEV_MEM_COPY_UTIL", GAUGE, "Memory utilization (in %)."),
-    "xid_code": ("DCGM_FI_DEV_XID_ERRORS", GAUGE, "Value of the last XID error encountered."),
-    "framebuffer_free_mebibytes": ("DCGM_FI_DEV_FB_FREE", GAUGE, "Framebuffer memory free (in MiB)."),
-    "framebuffer_used_mebibytes": ("DCGM_FI_DEV_FB_USED", GAUGE, "Framebuffer memory used (in MiB)."),
-    "framebuffer_reserved_mebibytes": (
-        "DCGM_FI_DEV_FB_RESERVED",
-        GAUGE,
-        "Framebuffer memory reserved (in MiB).",
-    ),
-    "nvlink_megabytes_per_second": (
-        "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
-        GAUGE,
-        "Total number of NVLink bandwidth counters for all lanes.",
-    ),
-    "remapped_rows_uncorrectable": (
-        "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
-        COUNTER,
-        "Number of remapped rows for uncorrectable errors",
-    ),
-    "remapped_rows_correctable": (
-        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
-        COUNTER,
-        "Number of remapped rows for correctable errors",
-    ),
-    "row_remap_failure": ("DCGM_FI_DEV_ROW_REMAP_FAILURE", GAUGE, "Whether remapping of rows has failed"),
-    "graphics_active_ratio": (
-        "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
-        GAUGE,
-        "Ratio of time the graphics engine is active.",
-    ),
-    "tensor_active_ratio": (
-        "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE",
-        GAUGE,
-        "Ratio of cycles the tensor (HMMA) pipe is active.",
-    ),
-    "dram_active_ratio": (
-        "DCGM_FI_PROF_DRAM_ACTIVE",
-        GAUGE,
-        "Ratio of cycles the device memory interface is active sending or receiving data.",
-    ),
-    "pcie_tx_bytes_per_second": (
-        "DCGM_FI_PROF_PCIE_TX_BYTES",
-        GAUGE,
-        "The rate of data transmitted over the PCIe bus - including both protocol headers and data payloads"
-        " - in bytes per second.",
-    ),
-    "pcie_rx_bytes_per_second": (
-        "DCGM_FI_PROF_PCIE_RX_BYTES",
-        GAUGE,
-        "The rate of data received over the PCIe bus - including both protocol headers and data payloads"
-        " - in bytes per second.",
-    ),
-    "power_limit_watts": ("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", GAUGE, "Enforced power limit (in W)."),
-    "power_violation_nanoseconds": (
-        "DCGM_FI_DEV_POWER_VIOLATION",
-        COUNTER,
-        "Throttling duration due to power constraints (in ns).",
-    ),
-    "thermal_violation_nanoseconds": (
-        "DCGM_FI_DEV_THERMAL_VIOLATION",
-        COUNTER,
-        "Throttling duration due to thermal constraints (in ns).",
-    ),
-    "ecc_corrected_count": (
-        "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
-        COUNTER,
-        "Total number of single-bit volatile ECC errors.",
-    ),
-    "ecc_uncorrected_count": (
-        "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
-        COUNTER,
-        "Total number of double-bit volatile ECC errors.",
-    ),
-    "clocks_event_reasons": (
-        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
-        GAUGE,
-        "Reasons for the current clocks (bitmask).",
-    ),
-}
+# (GPU, MIG instance or None) → the jobs on it
+Jobs = Mapping[tuple[int, int | None], Sequence[str]]
 
 
-def expose(readings: Sequence[GpuReading], hostname: str) -> str:
-    """The text of all families; a field that is `None` has no sample, a family without samples no header."""
-    tagged = [(_labels(reading.identity, hostname), reading) for reading in readings]
-    return "".join(
-        exposition.family(
-            name,
-            kind,
-            explanation,
-            [(tags, value) for tags, reading in tagged if (value := getattr(reading, field)) is not None],
-        )
-        for field, (name, kind, explanation) in FAMILIES.items()
-    )
+def expose(readings: Sequence[GpuReading], hostname: str, names: Names = "legacy", jobs: Jobs | None = None) -> str:
+    """The text of all families; a field that is `None` has no sample, a family without samples no header.
+
+    A GPU with jobs has each series once for every job, with the label `hpc_job`.
+    """
+    tagged = [
+        (_labels(reading.identity, hostname, names), hpc_job, reading)
+        for reading in readings
+        for hpc_job in _jobs(reading.identity, jobs)
+    ]
+    texts: list[str] = []
+    for field, family in FAMILIES.items():
+        samples = [
+            (f"{{{tags}{_error(value) if field == 'xid_code' else ''}{hpc_job}}}", value)
+            for tags, hpc_job, reading in tagged
+            if (value := getattr(reading, field)) is not None
+        ]
+        if samples:
+            texts += [_family(form, samples) for form in _forms(family, names)]
+    return "".join(texts)
 
 
-def _labels(identity: GpuIdentity, hostname: str) -> str:
-    return exposition.labels(
-        {
-            "gpu": str(identity.gpu),
-            "UUID": identity.uuid,
-            "pci_bus_id": identity.pci_bus_id,
-            "device": f"nvidia{identity.minor}",
-            "modelName": identity.model,
-            "Hostname": hostname,
-        }
-    )
+Form = tuple[str, Kind, str, float]
+
+
+def _forms(family: Family, names: Names) -> Iterator[Form]:
+    # (name, type, HELP, factor) of each name the family goes by
+    if names != "dcgm47" or family.renamed is None:
+        yield family.name, family.kind, family.explanation, 1.0
+    if names != "legacy" and family.renamed is not None:
+        new = family.renamed
+        yield new.name, family.kind, new.explanation or family.explanation, new.factor
+
+
+def _family(form: Form, samples: Sequence[tuple[str, float]]) -> str:
+    name, kind, explanation, factor = form
+    if factor != 1.0:
+        samples = [(tags, float(f"{value * factor:.15g}")) for tags, value in samples]
+    return exposition.family(name, kind, explanation, samples)
+
+
+@lru_cache(maxsize=65_536)
+def _labels(identity: GpuIdentity, hostname: str, names: Names) -> str:
+    pairs = {
+        "gpu": str(identity.gpu),
+        "UUID": identity.uuid,
+        "pci_bus_id": identity.pci_bus_id,
+        "device": f"nvidia{identity.minor}",
+        "modelName": identity.model,
+    }
+    if identity.mig_profile is not None:
+        pairs |= {"GPU_I_PROFILE": identity.mig_profile, "GPU_I_ID": str(identity.mig_id)}
+    # dcgm-exporter writes it small since 4.8.3; who reads both generations finds both.
+    if names != "dcgm47":
+        pairs["Hostname"] = hostname
+    if names != "legacy":
+        pairs["hostname"] = hostname
+    return exposition.labels(pairs)[1:-1]
+
+
+def _jobs(identity: GpuIdentity, jobs: Jobs | None) -> list[str]:
+    found = jobs.get((identity.gpu, identity.mig_id), ()) if jobs else ()
+    return [f",{exposition.labels({'hpc_job': job})[1:-1]}" for job in found] or [""]
+
+
+@lru_cache(maxsize=512)
+def _error(code: float) -> str:
+    pairs = {"err_code": str(int(code)), "err_msg": xid.message(int(code))}
+    return f",{exposition.labels(pairs)[1:-1]}"

@@ -1,29 +1,23 @@
 """Profiling metrics through NVML's GPM (Hopper and later): two samples, and what went on between them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
+
+from exporters.watch import Watch
 
 _MEBIBYTE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Activity between the last two looks; `None` where the GPU has no such counter."""
-
-    graphics_active_ratio: float | None = None
-    tensor_active_ratio: float | None = None
-    dram_active_ratio: float | None = None
-    pcie_tx_bytes_per_second: float | None = None
-    pcie_rx_bytes_per_second: float | None = None
-
-
 class Gpm:
-    """The samples of one GPU. Where GPM is not supported it reads as nothing, never as zero."""
+    """The samples of one GPU or MIG instance. Where GPM is not supported it reads as nothing, never as zero.
 
-    def __init__(self, library: Any, handle: Any) -> None:
+    `sample` fills one sample; it is None when the device has no GPM.
+    """
+
+    def __init__(self, library: Any, watch: Watch, sample: Callable[[Any], Any] | None) -> None:
         self._library = library
-        self._handle = handle
-        self._samples: list[Any] = []
+        self._watch = watch
+        self._sample = sample
         # field, GPM metric, factor: percent → ratio, MiB/s → B/s
         self._metrics = (
             ("graphics_active_ratio", library.NVML_GPM_METRIC_GRAPHICS_UTIL, 0.01),
@@ -31,39 +25,29 @@ class Gpm:
             ("dram_active_ratio", library.NVML_GPM_METRIC_DRAM_BW_UTIL, 0.01),
             ("pcie_tx_bytes_per_second", library.NVML_GPM_METRIC_PCIE_TX_PER_SEC, _MEBIBYTE),
             ("pcie_rx_bytes_per_second", library.NVML_GPM_METRIC_PCIE_RX_PER_SEC, _MEBIBYTE),
+            ("sm_active_ratio", library.NVML_GPM_METRIC_SM_UTIL, 0.01),
         )
+        made = [watch.call("nvmlGpmSampleAlloc") for _ in range(2)] if sample else []
+        self._samples = [each for each in made if each is not None]
         self._has_sample = False
-        try:
-            if library.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-                for _ in range(2):
-                    self._samples.append(library.nvmlGpmSampleAlloc())
-        except library.NVMLError:
-            self.close()
 
-    def read(self) -> Profile:
-        """What happened since the last call; nothing on the first one."""
-        if not self._samples:
-            return Profile()
-        try:
-            self._library.nvmlGpmSampleGet(self._handle, self._samples[1])
-            profile = self._between() if self._has_sample else Profile()
-        except self._library.NVMLError:
+    def read(self) -> dict[str, float]:
+        """What happened since the last call, by field of a reading; nothing on the first one."""
+        if len(self._samples) < 2 or self._sample is None or self._sample(self._samples[1]) is None:
             self._has_sample = False
-            return Profile()
+            return {}
+        between = self._between() if self._has_sample else {}
         self._samples.reverse()
         self._has_sample = True
-        return profile
+        return between
 
     def close(self) -> None:
         """Frees the samples."""
         for sample in self._samples:
-            try:
-                self._library.nvmlGpmSampleFree(sample)
-            except self._library.NVMLError:
-                continue
+            self._watch.call("nvmlGpmSampleFree", sample)
         self._samples = []
 
-    def _between(self) -> Profile:
+    def _between(self) -> dict[str, float]:
         library = self._library
         request = library.c_nvmlGpmMetricsGet_t()
         request.version = library.NVML_GPM_METRICS_GET_VERSION
@@ -71,11 +55,11 @@ class Gpm:
         request.sample1, request.sample2 = self._samples
         for index, (_, metric, _) in enumerate(self._metrics):
             request.metrics[index].metricId = metric
-        answer = library.nvmlGpmMetricsGet(request)
-        return Profile(
-            **{
-                field: float(f"{answer.metrics[index].value * factor:.9g}")
-                for index, (field, _, factor) in enumerate(self._metrics)
-                if answer.metrics[index].nvmlReturn == library.NVML_SUCCESS
-            }
-        )
+        answer = self._watch.call("nvmlGpmMetricsGet", request)
+        if answer is None:
+            return {}
+        return {
+            field: float(f"{answer.metrics[index].value * factor:.9g}")
+            for index, (field, _, factor) in enumerate(self._metrics)
+            if answer.metrics[index].nvmlReturn == library.NVML_SUCCESS
+        }

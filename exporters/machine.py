@@ -1,52 +1,79 @@
-"""This machine as a source: threads ask NVML, a scrape only reads what they found."""
+"""This machine as a source: a thread for each GPU asks NVML, a scrape only reads what they found."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
-from exporters import dcgm, exposition, guard
+from exporters import dcgm, events, exposition, guard, health, kernel, mapping
+from exporters.device import Device, Process, spoken
 from exporters.discovery import Place
+from exporters.events import Seen
 from exporters.nvml import Nvml
 from exporters.reading import GpuReading
 from exporters.service import UnknownNodeError
 
 log = structlog.get_logger()
 
-_STALE_INTERVALS = 5
+_STALE_INTERVALS = 3
 _RETRY_SECONDS = 5.0
+_LOG_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is exposed beside the GPUs' own readings."""
+
+    names: dcgm.Names = "legacy"
+    processes: bool = False
+    jobs: Path | None = None
+    kernel_log: Path | None = Path("/dev/kmsg")
+
+
+@dataclass(slots=True)
+class _Look:
+    readings: list[GpuReading] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    at: float | None = None
 
 
 class MachineSource:
-    """One node, read every `interval_seconds`. Old readings vanish rather than look calm."""
+    """One node, each GPU read every `interval_seconds`. A GPU that hangs holds up nobody else, and its old readings
+    vanish rather than look calm."""
 
     def __init__(
         self,
         nvml: Nvml,
         place: Place,
         interval_seconds: float,
+        options: Options | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nvml = nvml
         self._place = place
         self._interval = interval_seconds
+        self._options = options or Options()
         self._monotonic = monotonic
+        self._began = monotonic()
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._readings: list[GpuReading] = []
-        self._read_at: float | None = None
-        self._xids: dict[tuple[int, int], tuple[int, float]] = {}  # (GPU, code) → (count, last seen)
+        self._looks = {identity.gpu: _Look() for identity in nvml.identities}
+        self._xids: dict[tuple[int, int], Seen] = {}
         self._last_xid: dict[int, int] = {}
+        self._twice = kernel.Twice()
 
     async def run(self) -> None:
         """Runs the threads until cancelled, then closes NVML unless it hangs."""
-        threads = [
-            threading.Thread(target=loop, name=name, daemon=True)
-            for name, loop in (("nvml-read", self._read_loop), ("nvml-xid", self._xid_loop))
-        ]
+        loops: dict[str, Callable[[], None]] = {"nvml-xid": self._xid_loop}
+        for device in self._nvml.devices:
+            loops[f"nvml-read-{device.identity.gpu}"] = self._reader(device)
+        if self._options.kernel_log is not None:
+            loops["kernel-log"] = self._log_loop
+        threads = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
         for thread in threads:
             thread.start()
         try:
@@ -54,7 +81,7 @@ class MachineSource:
         finally:
             self._stop.set()
             for thread in threads:
-                thread.join(2.0)
+                thread.join(1.0)
             if not any(thread.is_alive() for thread in threads):
                 self._nvml.close()
 
@@ -64,45 +91,55 @@ class MachineSource:
     def page(self, node: str) -> str:
         if node != self._place.node:
             raise UnknownNodeError(node)
-        return guard.collect({"nvml": self._gpus, "xid": self._xid_counters, "age": self._ages})
+        collectors = {"nvml": self._gpus, "events": self._events, "age": self._ages, "calls": self._calls}
+        if self._options.processes:
+            collectors["processes"] = self._processes
+        return guard.collect(collectors)
 
     def about(self) -> str:
         return exposition.family("stethos_exporter_nodes", "gauge", "Nodes this exporter speaks for.", [("", 1.0)])
 
     def unready(self) -> str | None:
-        age = self._age()
-        if age is None:
-            return "NVML has not been read yet"
-        return f"NVML was last read {age:.0f} s ago" if age > _STALE_INTERVALS * self._interval else None
+        for gpu, look in self._looks.items():
+            if look.at is None and self._monotonic() - self._began <= _STALE_INTERVALS * self._interval:
+                return f"GPU {gpu} has not been read yet"
+            if not self._is_fresh(look):
+                pending = self._nvml.devices[gpu].watch.pending()
+                call = f"; {pending[0]} has not returned for {pending[1]:.0f} s" if pending else ""
+                return f"GPU {gpu} was last read {self._age(look):.1f} s ago{call}"
+        return None
 
-    def record_xid(self, gpu: int, code: int, now: float) -> None:
-        """Counts an XID; the gauge of the last one follows with the next reading."""
+    def record_xid(self, source: str, gpu: int, code: int, now: float) -> None:
+        """Counts an XID once, whichever source tells it first; the gauge of the last one follows."""
         with self._lock:
-            count, _ = self._xids.get((gpu, code), (0, 0.0))
-            self._xids[gpu, code] = (count + 1, now)
+            if not self._twice.is_new(source, gpu, code):
+                return
+            before = self._xids.get((gpu, code))
+            self._xids[gpu, code] = Seen(1 + (before.count if before else 0), now)
             self._last_xid[gpu] = code
+        log.warning("XID", gpu=gpu, xid=code, source=source)
 
-    def look(self) -> None:
-        """One reading of all GPUs."""
-        with self._lock:
-            last = dict(self._last_xid)
-        readings = self._nvml.read(last)
-        with self._lock:
-            self._readings = [kept for each in readings if (kept := _spoken(each)) is not None]
-            self._read_at = self._monotonic()
+    def look(self, device: Device) -> None:
+        """One reading of one GPU."""
+        gpu = device.identity.gpu
+        readings = spoken(device.read(self._last_xid.get(gpu, 0)))
+        processes = device.processes() if self._options.processes else []
+        self._looks[gpu] = _Look(readings, processes, self._monotonic())
 
-    def _read_loop(self) -> None:
-        while not self._stop.is_set():
-            began = self._monotonic()
-            try:
-                self.look()
-            except Exception as error:  # whatever it is, the next look may succeed, and the age tells meanwhile
-                log.error("reading failed", error=repr(error))
-            self._stop.wait(max(self._interval - (self._monotonic() - began), 0.05))
+    def _reader(self, device: Device) -> Callable[[], None]:
+        def loop() -> None:
+            while not self._stop.is_set():
+                began = self._monotonic()
+                try:
+                    self.look(device)
+                except Exception as error:  # whatever it is, the next look may succeed, and the age tells meanwhile
+                    log.error("reading failed", gpu=device.identity.gpu, error=repr(error))
+                self._stop.wait(max(self._interval - (self._monotonic() - began), 0.05))
+
+        return loop
 
     def _xid_loop(self) -> None:
-        watched = self._nvml.watch_xids()
-        if not watched:
+        if not self._nvml.watch_xids():
             log.warning("XID events are not available from this driver")
             return
         while not self._stop.is_set():
@@ -113,48 +150,48 @@ class MachineSource:
                 self._stop.wait(_RETRY_SECONDS)
                 continue
             if event is not None:
-                gpu, code = event
-                log.warning("XID", gpu=gpu, xid=code)
-                self.record_xid(gpu, code, time.time())
+                self.record_xid("nvml", *event, time.time())
 
-    def _age(self) -> float | None:
-        return None if self._read_at is None else self._monotonic() - self._read_at
+    def _log_loop(self) -> None:
+        assert self._options.kernel_log is not None
+        try:
+            messages = kernel.KernelLog(self._options.kernel_log)
+        except OSError as error:
+            log.info("the kernel's log cannot be read; XIDs come from NVML alone", error=error.strerror)
+            return
+        while not self._stop.wait(_LOG_SECONDS):
+            for line in messages.lines():
+                if (event := kernel.parse(line, self._nvml.identities)) is not None:
+                    self.record_xid("kernel", *event, time.time())
+        messages.close()
 
-    def _fresh(self) -> list[GpuReading]:
-        age = self._age()
-        with self._lock:
-            return [] if age is None or age > _STALE_INTERVALS * self._interval else list(self._readings)
+    def _age(self, look: _Look) -> float:
+        return self._monotonic() - (self._began if look.at is None else look.at)
+
+    def _is_fresh(self, look: _Look) -> bool:
+        return look.at is not None and self._age(look) <= _STALE_INTERVALS * self._interval
+
+    def _fresh(self) -> Iterator[_Look]:
+        return (look for look in self._looks.values() if self._is_fresh(look))
 
     def _gpus(self) -> str:
-        return dcgm.expose(self._fresh(), self._place.node)
+        readings = [reading for look in self._fresh() for reading in look.readings]
+        jobs = mapping.read(self._options.jobs) if self._options.jobs else None
+        return dcgm.expose(readings, self._place.node, self._options.names, jobs)
+
+    def _events(self) -> str:
+        readings = [reading for look in self._fresh() for reading in look.readings]
+        with self._lock:
+            seen = dict(self._xids)
+        return events.clocks(readings) + events.xids(self._nvml.identities, seen)
 
     def _ages(self) -> str:
-        age = self._age()
-        return "" if age is None else guard.ages({each.identity.gpu: age for each in self._readings})
+        return guard.ages({gpu: self._age(look) for gpu, look in self._looks.items()})
 
-    def _xid_counters(self) -> str:
+    def _calls(self) -> str:
+        return health.calls({device.identity.gpu: device.watch for device in self._nvml.devices})
+
+    def _processes(self) -> str:
         uuids = {identity.gpu: identity.uuid for identity in self._nvml.identities}
-        with self._lock:
-            seen = [
-                (exposition.labels({"gpu": str(gpu), "UUID": uuids[gpu], "xid": str(code)}), count, last)
-                for (gpu, code), (count, last) in sorted(self._xids.items())
-            ]
-        return exposition.family(
-            "stethos_gpu_xid_errors_total",
-            "counter",
-            "XID errors since the exporter started, by code.",
-            [(tags, float(count)) for tags, count, _ in seen],
-        ) + exposition.family(
-            "stethos_gpu_xid_last_seen_timestamp_seconds",
-            "gauge",
-            "When the XID was last seen.",
-            [(tags, round(last, 3)) for tags, _, last in seen],
-        )
-
-
-def _spoken(reading: GpuReading) -> GpuReading | None:
-    # A GPU that answers nothing is absent, but the XID it left with is worth showing.
-    silent = replace(GpuReading(reading.identity), xid_code=reading.xid_code)
-    if reading != silent:
-        return reading
-    return silent if reading.xid_code else None
+        found = {gpu: look.processes for gpu, look in self._looks.items() if self._is_fresh(look)}
+        return health.processes(found, uuids)

@@ -30,11 +30,13 @@ class ReplaySource:
         recording: Recording,
         speed: float = 1.0,
         loop: bool = True,
+        names: dcgm.Names = "legacy",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recording = recording
         self.speed = speed
         self.loop = loop
+        self.names = names
         self.ended = False
         self._monotonic = monotonic
         self._began = monotonic()
@@ -88,7 +90,7 @@ class ReplaySource:
             raise UnknownNodeError(node)
         live = self._live(node)
         collectors: dict[str, Callable[[], str]] = {
-            "dcgm": lambda: dcgm.expose([self._reading(index) for index in live], node),
+            "dcgm": lambda: dcgm.expose([self._reading(index) for index in live], node, self.names),
             "foreign": lambda: self._foreign_signals(live),
             "jobs": lambda: self._jobs(live),
             "age": lambda: self._ages(live),

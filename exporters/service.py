@@ -19,6 +19,8 @@ from exporters import exposition, problem
 from exporters.auth import BearerToken
 from exporters.discovery import Place, targets
 
+_HANG_SECONDS, _LOOK_SECONDS = 30.0, 0.25
+
 
 class UnknownNodeError(LookupError):
     """No such node."""
@@ -28,6 +30,10 @@ class NodeDownError(Exception):
     """The node is known and does not answer."""
 
 
+class NodeHangsError(Exception):
+    """The node is known and would leave the asker waiting."""
+
+
 class Source(Protocol):
     """Where readings come from."""
 
@@ -35,7 +41,7 @@ class Source(Protocol):
         """Every node, up or down, in a stable order."""
 
     def page(self, node: str) -> str:
-        """The node's series. Raises `UnknownNodeError` or `NodeDownError`."""
+        """The node's series. Raises `UnknownNodeError`, `NodeDownError` or `NodeHangsError`."""
 
     def about(self) -> str:
         """The source's series about itself, for `/metrics`."""
@@ -79,6 +85,14 @@ def build(source: Source, *, token: str, open_reads: bool, routes: Sequence[Base
     )
 
 
+async def _wait_out(request: Request) -> None:
+    # Who asks must feel that nobody is there: no answer before every usual time limit is over.
+    for _ in range(int(_HANG_SECONDS / _LOOK_SECONDS)):
+        if await request.is_disconnected():
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 class _Face:
     def __init__(self, source: Source, title: str) -> None:
         self.source = source
@@ -111,6 +125,9 @@ class _Face:
             raise HTTPException(404, f"there is no node {name!r}") from None
         except NodeDownError as error:
             raise HTTPException(503, str(error)) from None
+        except NodeHangsError as error:
+            await _wait_out(request)
+            raise HTTPException(504, str(error)) from None
 
     async def discovery(self, request: Request) -> Response:
         address = request.headers.get("host") or "{}:{}".format(*request.scope["server"])

@@ -186,7 +186,7 @@ def test_a_trained_model_is_taken_up_while_the_loop_runs_and_finds_the_fault(
 ) -> None:
     loop, _ = stack
     python = ROOT / ".venv/bin/python"
-    fleet = ["--nodes", "16", "--gpus-per-node", "8", "--hours", "2", "--step", "5", "--seed", "7"]
+    fleet = ["--nodes", "16", "--gpus-per-node", "8", "--hours", "2", "--step", "5", "--seed", "7", "--no-upkeep"]
     subprocess.run(
         [python, "-m", "exporters", "record", *fleet, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True
     )

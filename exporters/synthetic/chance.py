@@ -1,11 +1,13 @@
-"""What happens by chance in a recording: jobs that come and go, and faults."""
+"""What happens by chance in a recording: jobs that come and go, faults, and upkeep that is no fault."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from exporters.synthetic import faults
-from exporters.synthetic.fleet import ConflictError, Fleet
+from exporters.synthetic.faults import KINDS, Onset
+from exporters.synthetic.fleet import Fleet
+from exporters.synthetic.parts import ConflictError
 
 _BUSY_SHARE = 0.55
 _SIZES = np.array([1, 2, 4, 8, 16])
@@ -14,6 +16,8 @@ _KINDS = ("training", "inference", "matrix", "compute")
 _KIND_WEIGHTS = (0.55, 0.25, 0.08, 0.12)
 _MEDIAN_SECONDS, _SIGMA = 1_800.0, 0.9
 _LONGEST_QUEUE = 20
+_FAILING_SHARE = 0.04
+_PROGRAM_XIDS = (13, 31, 43)
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class _Job:
     kind: str
     utilization: float
     seconds: float
+    fails: bool = False
     end: float = 0.0
     loads: list[str] = field(default_factory=list)
 
@@ -49,12 +54,19 @@ class Jobs:
 
     def step(self, seconds: float) -> None:
         """Ends what is over, lets new jobs come, places what fits."""
-        for job in [each for each in self._running if each.end <= self._fleet.seconds]:
+        now = self._fleet.seconds
+        for job in [each for each in self._running if each.fails and each.end <= now]:
+            self._fail(job)
+        for job in [each for each in self._running if each.end <= now or self._is_broken(each)]:
             self._end(job)
         for _ in range(self._rng.poisson(self._per_second * seconds)):
             if len(self._waiting) < _LONGEST_QUEUE:
                 self._waiting.append(self._new())
         self._waiting = [job for job in self._waiting if not self._place(job)]
+
+    def _is_broken(self, job: _Job) -> bool:
+        # One rank gone, all gone.
+        return any(self._fleet.load(load).state == "interrupted" for load in job.loads)
 
     def _new(self) -> _Job:
         self._count += 1
@@ -63,6 +75,7 @@ class Jobs:
             size=min(int(self._rng.choice(_SIZES, p=_SIZE_WEIGHTS)), self._largest),
             kind=str(self._rng.choice(_KINDS, p=_KIND_WEIGHTS)),
             utilization=float(self._rng.uniform(0.8, 1.0)),
+            fails=bool(self._rng.random() < _FAILING_SHARE),
             seconds=float(np.clip(self._rng.lognormal(np.log(_MEDIAN_SECONDS), _SIGMA), 120, 86_400)),
         )
 
@@ -85,6 +98,13 @@ class Jobs:
         self._running.append(job)
         return True
 
+    def _fail(self, job: _Job) -> None:
+        # A program's own mistake: the driver says so with an XID, and nothing is wrong with the GPU.
+        load = self._fleet.load(job.loads[0])
+        if load.state == "running":
+            gpu = int(self._rng.choice(load.gpus))
+            self._fleet.application_error(load.node, gpu, int(self._rng.choice(_PROGRAM_XIDS)))
+
     def _end(self, job: _Job) -> None:
         self._running.remove(job)
         for load in job.loads:
@@ -96,55 +116,106 @@ class _Plan:
     start: float
     end: float
     kind: str
-    node: str
-    gpu: int | None
     severity: float
     creeping: bool
     fault: str | None = None
 
 
 class Faults:
-    """A number of faults at random times and places, kinds in turn so that each occurs."""
+    """A number of faults at random times and places. The kinds come as often as `faults.KINDS` weighs them, and each
+    at least once when there are enough."""
 
     def __init__(self, fleet: Fleet, count: int, length_seconds: float, rng: np.random.Generator) -> None:
         self._fleet = fleet
-        kinds = list(faults.KINDS)
-        nodes = list(fleet.nodes.values())
+        self._rng = rng
         self._plans = []
-        for index in range(count):
-            kind = kinds[index % len(kinds)]
-            node = nodes[rng.integers(len(nodes))]
+        for kind in draw(count, rng):
             start = fleet.seconds + float(rng.uniform(0.05, 0.9) * length_seconds)
             self._plans.append(
                 _Plan(
                     start=start,
                     end=start + float(min(rng.uniform(600, 2_400), 0.25 * length_seconds)),
                     kind=kind,
-                    node=node.place.node,
-                    gpu=None if kind in faults.NODE_KINDS else int(rng.integers(len(node.gpus))),
                     severity=round(float(rng.uniform(0.3, 1.0)), 3),
                     creeping=bool(rng.random() < 0.4),
                 )
             )
 
     def step(self) -> None:
-        """Breaks and mends what is due."""
+        """Breaks and mends what is due. A fault that only load makes visible waits for a part that works."""
         now = self._fleet.seconds
         for plan in [each for each in self._plans if each.fault is None and each.start <= now]:
             self._break(plan)
-        for plan in [each for each in self._plans if each.fault is not None and each.end <= now]:
+        for plan in [each for each in self._plans if each.end <= now]:
             self._plans.remove(plan)
-            self._fleet.clear_fault(str(plan.fault))
+            if plan.fault in self._fleet.faults:
+                self._fleet.clear_fault(str(plan.fault))
 
     def _break(self, plan: _Plan) -> None:
+        part = target(self._fleet, plan.kind, self._rng)
+        if part is None:
+            return
+        node, gpu, rack = part
+        onset: Onset = "creeping" if plan.creeping else "step"
         try:
-            plan.fault = self._fleet.add_fault(
-                plan.kind,
-                plan.node,
-                plan.gpu,
-                plan.severity,
-                "creeping" if plan.creeping else "step",
-                (plan.end - plan.start) / 2,
-            ).id
-        except ConflictError:  # the same fault twice on one part: one is enough
-            self._plans.remove(plan)
+            fault = self._fleet.add_fault(plan.kind, node, gpu, plan.severity, onset, (plan.end - plan.start) / 2, rack)
+        except ConflictError:  # it cannot befall this part now; the next step tries another
+            return
+        plan.end += self._fleet.seconds - plan.start
+        plan.fault = fault.id
+
+
+def draw(count: int, rng: np.random.Generator) -> list[str]:
+    """Kinds of faults by weight, shuffled."""
+    kinds = list(KINDS)
+    shares = np.array([kind.weight for kind in KINDS.values()], np.float64)
+    shares /= shares.sum()
+    if count < len(kinds):
+        return [str(each) for each in rng.choice(kinds, count, replace=False, p=shares)]
+    drawn = kinds + [str(each) for each in rng.choice(kinds, count - len(kinds), p=shares)]
+    return [drawn[index] for index in rng.permutation(count)]
+
+
+def target(
+    fleet: Fleet, kind: str, rng: np.random.Generator, among: str | None = None
+) -> tuple[str | None, int | None, str | None] | None:
+    """A random (node, GPU, rack) that the fault can befall, on the node `among` if one is named; None if none can."""
+    parts = [
+        (node.place.node, gpu)
+        for node in (fleet.nodes.values() if among is None else [fleet.node(among)])
+        if not fleet.is_down(node.place.node)
+        for gpu in range(len(node.gpus))
+        if kind != "nvlink_flap" or node.model.nvlink_megabytes_per_second
+    ]
+    if not KINDS[kind].shows_idle:
+        busy = fleet.busy()
+        parts = [each for each in parts if each in busy]
+    if not parts:
+        return None
+    node_name, gpu = parts[rng.integers(len(parts))]
+    if KINDS[kind].part == "rack":
+        return None, None, fleet.node(node_name).place.rack
+    return node_name, gpu if KINDS[kind].part == "gpu" else None, None
+
+
+class Upkeep:
+    """Driver restarts, missed scrapes and maintenance reboots: what a detector must not take for a fault."""
+
+    # kind, node-hours between two, seconds (least, most)
+    _RHYTHM: tuple[tuple[Literal["scrape_gap", "driver_restart", "reboot"], float, float, float], ...] = (
+        ("scrape_gap", 12, 5, 40),
+        ("driver_restart", 120, 15, 45),
+        ("reboot", 240, 180, 480),
+    )
+
+    def __init__(self, fleet: Fleet, rng: np.random.Generator) -> None:
+        self._fleet = fleet
+        self._rng = rng
+
+    def step(self, seconds: float) -> None:
+        """Lets each kind come to each node at its own rate."""
+        for kind, hours, least, most in self._RHYTHM:
+            for index in np.flatnonzero(self._rng.random(len(self._fleet.nodes)) < seconds / 3600 / hours):
+                name = list(self._fleet.nodes)[index]
+                if not self._fleet.is_down(name):
+                    self._fleet.pause(name, kind, float(self._rng.uniform(least, most)))

@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from exporters.synthetic import faults
-from exporters.synthetic.faults import Fault
-from exporters.synthetic.fleet import ConflictError, Fleet, Load, Node, NotFoundError
+from exporters.synthetic import chaos
+from exporters.synthetic.chaos import Profile
+from exporters.synthetic.faults import KINDS, Fault
+from exporters.synthetic.fleet import Fleet
+from exporters.synthetic.parts import ConflictError, Load, Node, NotFoundError
 from exporters.synthetic.source import SyntheticSource
 
 Result = TypeVar("Result")
@@ -48,30 +50,58 @@ class NewLoad(_Body):
         return self
 
 
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"there is no such kind; there are {', '.join(KINDS)}")
+    return kind
+
+
+_Kind = Annotated[str, AfterValidator(_known_kind)]
+_Severity = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+_Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
 class NewFault(_Body):
     """POST /v1/faults"""
 
-    kind: Literal[
-        "thermal_paste",
-        "fan_failure",
-        "power_cap",
-        "clock_stuck",
-        "hang",
-        "ecc_creep",
-        "off_the_bus",
-        "node_crash",
-    ]
-    node: str
+    kind: _Kind
+    node: str | None = None
     gpu: _Gpu | None = None
-    severity: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    rack: str | None = None
+    severity: _Severity = 1.0
     onset: Literal["step", "creeping"] = "step"
     ramp_seconds: float = Field(600.0, gt=0, le=7 * 86_400, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _right_part(self) -> Self:
-        if (self.gpu is None) != (self.kind in faults.NODE_KINDS):
-            part = "a node, not a GPU" if self.kind in faults.NODE_KINDS else "a GPU: give gpu"
-            raise ValueError(f"{self.kind} befalls {part}")
+        given = {name for name in ("node", "gpu", "rack") if getattr(self, name) is not None}
+        wanted, words = _PARTS[KINDS[self.kind].part]
+        if given != wanted:
+            raise ValueError(f"{self.kind} befalls {words}")
+        return self
+
+
+_PARTS = {
+    "gpu": ({"node", "gpu"}, "a GPU: give node and gpu"),
+    "node": ({"node"}, "a node, not a GPU: give node"),
+    "rack": ({"rack"}, "a rack: give rack"),
+}
+
+
+class NewChaos(_Body):
+    """PUT /v1/chaos"""
+
+    rates_percent_per_minute: list[_Percent] = Field(list(chaos.DEMO_PERCENT_PER_MINUTE), min_length=1)
+    nodes: dict[str, _Percent] = Field(default_factory=dict)
+    recovery_seconds: float = Field(chaos.RECOVERY_SECONDS, gt=0, le=86_400, allow_inf_nan=False)
+    kinds: list[_Kind] = Field(list(KINDS), min_length=1)
+    severity_min: _Severity = 0.5
+    severity_max: _Severity = 1.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.severity_min > self.severity_max:
+            raise ValueError(f"severity_min {self.severity_min} is above severity_max {self.severity_max}")
         return self
 
 
@@ -95,6 +125,9 @@ class Control:
             Route("/v1/faults", self.list_faults, methods=["GET"]),
             Route("/v1/faults", self.add_fault, methods=["POST"]),
             Route("/v1/faults/{id}", self.clear_fault, methods=["DELETE"]),
+            Route("/v1/chaos", self.get_chaos, methods=["GET"]),
+            Route("/v1/chaos", self.set_chaos, methods=["PUT"]),
+            Route("/v1/chaos", self.end_chaos, methods=["DELETE"]),
             Route("/v1/truth", self.truth, methods=["GET"]),
         ]
 
@@ -138,6 +171,25 @@ class Control:
         _tried(lambda: self.fleet.clear_fault(request.path_params["id"]))
         return Response(status_code=204)
 
+    async def get_chaos(self, _: Request) -> Response:
+        return JSONResponse(self._chaos())
+
+    async def set_chaos(self, request: Request) -> Response:
+        body = NewChaos.model_validate_json(await request.body() or b"{}")
+        _tried(lambda: [self.fleet.node(node) for node in body.nodes])
+        self.source.chaos.profile = Profile(
+            body.rates_percent_per_minute,
+            body.nodes,
+            body.recovery_seconds,
+            body.kinds,
+            (body.severity_min, body.severity_max),
+        )
+        return JSONResponse(self._chaos())
+
+    async def end_chaos(self, _: Request) -> Response:
+        self.source.chaos.profile = None
+        return Response(status_code=204)
+
     async def truth(self, _: Request) -> Response:
         return JSONResponse({"faults": [self._fault(fault) for fault in self.fleet.history]})
 
@@ -150,6 +202,19 @@ class Control:
             "gpus": [{"gpu": each.gpu, "uuid": each.uuid, "model": each.model} for each in node.gpus],
         }
 
+    def _chaos(self) -> dict[str, object]:
+        profile = self.source.chaos.profile
+        if profile is None:
+            return {"enabled": False}
+        return {
+            "enabled": True,
+            "rates_percent_per_minute": self.source.chaos.rates(profile),
+            "recovery_seconds": profile.recovery_seconds,
+            "kinds": list(profile.kinds),
+            "severity_min": profile.severity[0],
+            "severity_max": profile.severity[1],
+        }
+
     def _fault(self, fault: Fault) -> dict[str, object]:
         end = fault.end_seconds
         return {
@@ -157,6 +222,7 @@ class Control:
             "kind": fault.kind,
             "node": fault.node,
             "gpu": fault.gpu,
+            "rack": fault.rack,
             "severity": fault.severity,
             "onset": fault.onset,
             "ramp_seconds": fault.ramp_seconds if fault.onset == "creeping" else None,

@@ -6,62 +6,27 @@ the same readings, bit for bit.
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from exporters import xid
 from exporters.discovery import Place
+from exporters.events import Seen
 from exporters.reading import GpuIdentity, GpuReading
-from exporters.synthetic import faults as fault_book
-from exporters.synthetic import physics, sensors
+from exporters.synthetic import physics, sensors, wear
 from exporters.synthetic.air import Air
 from exporters.synthetic.arrays import Flags, Floats, Integers, joined, kept
-from exporters.synthetic.faults import Fault, Onset
-from exporters.synthetic.models import MODELS, GpuModel
+from exporters.synthetic.faults import MUTE_SEVERITY, Fault, Onset
+from exporters.synthetic.impairment import impairment
+from exporters.synthetic.layout import Layout
+from exporters.synthetic.models import MODELS
+from exporters.synthetic.parts import ConflictError, Load, Node, NotFoundError, Pause, Slots
 from exporters.synthetic.workload import Workload
 
 _NAMESPACE = uuid.UUID("5f0c3b7e-3d0c-5c1a-9b57-6a1c62d0a2f4")
-
-
-class NotFoundError(LookupError):
-    """What was named does not exist."""
-
-
-class ConflictError(Exception):
-    """What was asked for contradicts what is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One machine: where it stands, and who its GPUs are."""
-
-    place: Place
-    rack_index: int
-    model: GpuModel
-    gpus: tuple[GpuIdentity, ...]
-
-
-@dataclass(slots=True)
-class Load:
-    """Work on GPUs of one node. Loads of one `job` on several nodes are ranks of that job."""
-
-    id: str
-    node: str
-    gpus: tuple[int, ...]
-    kind: str
-    utilization: float
-    job: str | None
-    slot: int
-    state: Literal["running", "interrupted"] = "running"
-    reason: str | None = None
-
-
-@dataclass(slots=True)
-class _Slots:
-    """Which job slot each GPU sits in; 0 is idle."""
-
-    slot: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+_MENDED_BY_RESET = ("off_the_bus", "ecc_uncorrectable", "row_remap", "nvlink_flap")
+_DEADLY = (94, 95)  # XIDs that end the process that met them
 
 
 class Fleet:
@@ -73,6 +38,7 @@ class Fleet:
         self.loads: dict[str, Load] = {}
         self.faults: dict[str, Fault] = {}
         self.history: list[Fault] = []
+        self.xids: dict[str, dict[tuple[int, int], Seen]] = {}  # node → (GPU, code) → how often and when
         self.seed = seed
         self._gpus_per_rack = gpus_per_rack
         self._rng = np.random.default_rng(seed)
@@ -80,10 +46,10 @@ class Fleet:
         self._workload = Workload()
         self._cards = physics.manufacture([], self._rng)
         self._state = physics.at_rest(self._cards, np.zeros(0))
-        self._slots = _Slots()
-        self._rows: dict[tuple[str, int | None], Integers] = {}
-        self._racks = np.zeros(0, np.int64)
-        self._down = np.zeros(0, np.bool_)
+        self._slots = Slots()
+        self._layout = Layout(self.nodes)
+        self.pauses: dict[str, Pause] = {}
+        self._stuck_since: dict[str, float] = {}
         self._readings = np.zeros((len(sensors.FIELDS), 0))
         self._numbers = {"load": 0, "fault": 0}
 
@@ -109,8 +75,8 @@ class Fleet:
         inlet = np.full(gpus, self._air.inlet_celsius(self.seconds)[rack])
         self._cards = joined(self._cards, cards)
         self._state = joined(self._state, physics.at_rest(cards, inlet))
-        self._slots = joined(self._slots, _Slots(np.zeros(gpus, np.int64)))
-        self._index()
+        self._slots = joined(self._slots, Slots(np.zeros(gpus, np.int64)))
+        self._layout = Layout(self.nodes)
         silent = np.full((len(sensors.FIELDS), gpus), np.nan)  # until the next step
         self._readings = np.hstack([self._readings, silent])
         return node
@@ -120,17 +86,22 @@ class Fleet:
         self.node(name)
         for load in self._running(name):
             self._interrupt(load, f"node {name} was removed")
-        for fault in [fault for fault in self.faults.values() if fault.node == name]:
-            self.clear_fault(fault.id)
+        rack = self.nodes[name].place.rack
+        alone = not any(each.place.rack == rack for other, each in self.nodes.items() if other != name)
+        for fault in list(self.faults.values()):
+            if fault.node == name or (alone and fault.rack == rack):
+                self.clear_fault(fault.id)
         keep = np.ones(len(self._slots.slot), np.bool_)
-        keep[self._rows[name, None]] = False
+        keep[self._layout.rows(name)] = False
         self._cards, self._state, self._slots = (
             kept(self._cards, keep),
             kept(self._state, keep),
             kept(self._slots, keep),
         )
         del self.nodes[name]
-        self._index()
+        for kept_by_node in (self.xids, self.pauses, self._stuck_since):
+            kept_by_node.pop(name, None)
+        self._layout = Layout(self.nodes)
         self._readings = self._readings[:, keep]
 
     def node(self, name: str) -> Node:
@@ -140,20 +111,42 @@ class Fleet:
         return self.nodes[name]
 
     def is_down(self, name: str) -> bool:
-        """Whether the node has crashed and not come back."""
+        """Whether the node has crashed and not come back, or boots."""
         self.node(name)
-        return any(
+        pause = self.pauses.get(name)
+        return (pause is not None and pause.kind == "reboot") or any(
             fault.node == name and fault.kind == "node_crash" and fault.has_peaked(self.seconds)
             for fault in self.faults.values()
         )
+
+    def hears(self, name: str) -> bool:
+        """Whether somebody who asks the node's exporter gets an answer at all."""
+        self.node(name)
+        pause = self.pauses.get(name)
+        return (pause is None or pause.kind != "scrape_gap") and not self._hangs(name, MUTE_SEVERITY)
+
+    def age_seconds(self, name: str) -> float:
+        """How old the node's readings are; a hanging exporter keeps the last ones it had."""
+        return self.seconds - self._stuck_since.get(name, self.seconds)
+
+    def pause(self, name: str, kind: Literal["scrape_gap", "driver_restart", "reboot"], seconds: float) -> None:
+        """Upkeep of a healthy node. Its loads end, unless only a scrape is missed. Raises `NotFoundError`."""
+        self.node(name)
+        if kind != "scrape_gap":
+            for load in self._running(name):
+                self._interrupt(load, f"node {name}: {kind.replace('_', ' ')}")
+            wear.repaired(self._state, self._layout.rows(name))
+        self.pauses[name] = Pause(kind, self.seconds + seconds)
 
     # Loads
 
     def add_load(self, node: str, gpus: Sequence[int], kind: str, utilization: float, job: str | None = None) -> Load:
         """Puts work on GPUs. Raises `NotFoundError`, or `ConflictError` when a GPU is busy or gone."""
-        rows = [self._row(node, gpu) for gpu in gpus]
+        rows = [self._layout.row(node, gpu) for gpu in gpus]
         if self.is_down(node):
             raise ConflictError(f"node {node!r} is down")
+        if node in self.pauses and self.pauses[node].kind == "driver_restart":
+            raise ConflictError(f"the driver of node {node!r} restarts")
         for row, gpu in zip(rows, gpus, strict=True):
             if self._state.gone_seconds[row] > 0:
                 raise ConflictError(f"GPU {gpu} of node {node!r} has fallen off the bus")
@@ -183,23 +176,35 @@ class Fleet:
             raise NotFoundError(f"there is no load {load_id!r}")
         return self.loads[load_id]
 
+    def application_error(self, node: str, gpu: int, code: int) -> None:
+        """An XID that a program brought on itself; the GPU is as good as before. Raises `NotFoundError`."""
+        row = self._layout.row(node, gpu)
+        self._state.xid[row] = code
+        self._record([(row, code)])
+
     # Faults
 
     def add_fault(
         self,
         kind: str,
-        node: str,
+        node: str | None,
         gpu: int | None,
         severity: float,
         onset: Onset = "step",
         ramp_seconds: float = 600.0,
+        rack: str | None = None,
     ) -> Fault:
-        """Breaks something. Raises `NotFoundError`, or `ConflictError` for the same fault twice."""
-        self.node(node) if gpu is None else self._row(node, gpu)
+        """Breaks something. Raises `NotFoundError`, or `ConflictError` when it cannot befall that part (again)."""
+        fault = Fault("", kind, node, gpu, rack, severity, onset, ramp_seconds, self.seconds)
+        rows = self._layout.befallen(fault)
         for each in self.faults.values():
-            if (each.kind, each.node, each.gpu) == (kind, node, gpu):
+            if (each.kind, each.node, each.gpu, each.rack) == (kind, node, gpu, rack):
                 raise ConflictError(f"{each.id} is the same fault on the same part")
-        fault = Fault(self._number("fault"), kind, node, gpu, severity, onset, ramp_seconds, self.seconds)
+        if node is not None and kind != "node_crash" and self.is_down(node):
+            raise ConflictError(f"node {node!r} is down")
+        if kind == "nvlink_flap" and not self._cards.nvlink_megabytes_per_second[rows].all():
+            raise ConflictError(f"GPU {gpu} of node {node!r} has no NVLink")
+        fault.id = self._number("fault")
         self.faults[fault.id] = fault
         self.history.append(fault)
         return fault
@@ -210,6 +215,8 @@ class Fleet:
             raise NotFoundError(f"there is no fault {fault_id!r} in force")
         fault = self.faults.pop(fault_id)
         fault.end_seconds = self.seconds
+        if fault.kind in _MENDED_BY_RESET:
+            wear.repaired(self._state, self._layout.befallen(fault))
         return fault
 
     # Time
@@ -219,20 +226,29 @@ class Fleet:
         self.seconds += seconds
         self._air.step(seconds, self._rng)
         self._workload.step(seconds, self._rng)
-        impairment = fault_book.impairment(self.faults.values(), self._rows, len(self._slots.slot), self.seconds)
-        self._lose(impairment.gone)
+        now = impairment(self.faults.values(), self._layout.befallen, len(self._slots.slot), self.seconds)
+        self.pauses = {name: pause for name, pause in self.pauses.items() if pause.end_seconds > self.seconds}
+        for name, pause in self.pauses.items():
+            now.gone[self._layout.rows(name)] |= pause.kind != "scrape_gap"
+        self._lose(now.gone)
         ranks = np.bincount(self._slots.slot)[self._slots.slot].astype(np.float64)
         demand = self._workload.demand(self._slots.slot, ranks)
-        inlet = self._air.inlet_celsius(self.seconds)[self._racks]
-        moment = physics.advance(self._cards, self._state, demand, impairment, inlet, seconds, self._rng)
-        self._readings = sensors.read(self._cards, self._state, demand, moment, self._down, self._rng)
+        inlet = self._air.inlet_celsius(self.seconds)[self._layout.racks]
+        moment = physics.advance(self._cards, self._state, demand, now, inlet, seconds)
+        full = wear.leak(self._cards, self._state, now, demand, seconds)
+        incidents = wear.advance(self._state, now, self._cards.nvlink_megabytes_per_second, seconds, self._rng)
+        before = self._readings
+        self._readings = sensors.read(self._cards, self._state, demand, moment, self._rng)
+        self._record(incidents)
+        self._run_out(full)
+        self._silence(before, seconds)
 
     # Readings
 
     def readings(self, node: str) -> list[GpuReading]:
         """The node's GPUs as last seen; a GPU that reports nothing is left out. Raises `NotFoundError`."""
         gpus = self.node(node).gpus
-        columns = self._readings[:, self._rows[node, None]].T.tolist()
+        columns = self._readings[:, self._layout.rows(node)].T.tolist()
         return [
             GpuReading(identity, *(None if value != value else value for value in column))
             for identity, column in zip(gpus, columns, strict=True)
@@ -246,7 +262,7 @@ class Fleet:
     def rows(self, node: str) -> Integers:
         """Where the node's GPUs are in the arrays. Raises `NotFoundError`."""
         self.node(node)
-        return self._rows[node, None]
+        return self._layout.rows(node)
 
     def free(self, node: str) -> list[int]:
         """The node's GPUs that could take a load now."""
@@ -255,6 +271,11 @@ class Fleet:
         rows = self.rows(node)
         idle = (self._slots.slot[rows] == 0) & (self._state.gone_seconds[rows] == 0)
         return [int(gpu) for gpu in np.flatnonzero(idle)]
+
+    def busy(self) -> set[tuple[str, int]]:
+        """Every (node, GPU) with a load that does something."""
+        loads = [load for load in self.loads.values() if load.state == "running" and load.utilization > 0]
+        return {(load.node, gpu) for load in loads if load.kind != "sleep" for gpu in load.gpus}
 
     def identities(self) -> Iterator[tuple[Node, GpuIdentity]]:
         """Every GPU with its node, in the order of the arrays."""
@@ -280,23 +301,6 @@ class Fleet:
             rack += 1
         return rack
 
-    def _index(self) -> None:
-        self._rows, first = {}, 0
-        for name, node in self.nodes.items():
-            rows = np.arange(first, first + len(node.gpus))
-            self._rows[name, None] = rows
-            self._rows.update({(name, gpu): rows[gpu : gpu + 1] for gpu in range(len(rows))})
-            first += len(rows)
-        per_gpu = [node.rack_index for node in self.nodes.values() for _ in node.gpus]
-        self._racks = np.array(per_gpu, np.int64)
-        self._down = np.zeros(first, np.bool_)
-
-    def _row(self, node: str, gpu: int) -> int:
-        count = len(self.node(node).gpus)
-        if not 0 <= gpu < count:
-            raise NotFoundError(f"node {node!r} has no GPU {gpu}; it has 0 to {count - 1}")
-        return int(self._rows[node, gpu][0])
-
     def _number(self, what: str) -> str:
         self._numbers[what] += 1
         return f"{what}-{self._numbers[what]}"
@@ -308,7 +312,7 @@ class Fleet:
         return next(load for load in self._running(node) if gpu in load.gpus)
 
     def _release(self, load: Load) -> None:
-        self._slots.slot[self._rows[load.node, None][list(load.gpus)]] = 0
+        self._slots.slot[self._layout.rows(load.node)[list(load.gpus)]] = 0
         if not (self._slots.slot == load.slot).any():
             self._workload.close(load.slot)
 
@@ -316,30 +320,52 @@ class Fleet:
         self._release(load)
         load.state, load.reason = "interrupted", reason
 
+    def _hangs(self, node: str, severity: float) -> bool:
+        return any(
+            fault.node == node and fault.kind == "exporter_hang" and fault.strength(self.seconds) >= severity
+            for fault in self.faults.values()
+        )
+
     def _lose(self, gone: Flags) -> None:
-        # A GPU that comes back has been restarted: its counters begin again at zero.
-        back = (self._state.gone_seconds > 0) & ~gone
-        for counter in (
-            self._state.energy_millijoules,
-            self._state.power_violation_nanoseconds,
-            self._state.thermal_violation_nanoseconds,
-            self._state.ecc_corrected,
-            self._state.pcie_replays,
-        ):
-            counter[back] = 0.0
-        self._down[:] = False
-        for name in self.nodes:
-            rows = self._rows[name, None]
-            if not gone[rows].any():
-                continue
+        back = np.flatnonzero((self._state.gone_seconds > 0) & ~gone)
+        wear.restarted(self._state, back)
+        for name in dict.fromkeys(self._layout.owners[row][0] for row in np.flatnonzero(gone)):
             down = self.is_down(name)
-            self._down[rows] = down
             for load in self._running(name):
-                lost = [gpu for gpu in load.gpus if gone[rows[gpu]]]
+                lost = [gpu for gpu in load.gpus if gone[self._layout.row(name, gpu)]]
                 if down:
                     self._interrupt(load, f"node {name} is down")
                 elif lost:
                     self._interrupt(load, f"XID 79: GPU {lost[0]} of node {name} has fallen off the bus")
+
+    def _record(self, incidents: Sequence[wear.Incident]) -> None:
+        for row, code in incidents:
+            node, gpu = self._layout.owners[row]
+            seen = self.xids.setdefault(node, {})
+            before = seen.get((gpu, code))
+            seen[gpu, code] = Seen(1 + (before.count if before else 0), self.seconds)
+            if code in _DEADLY and self._slots.slot[row]:
+                self._interrupt(
+                    self._carried(node, gpu), f"XID {code}: {xid.message(code)} on GPU {gpu} of node {node}"
+                )
+
+    def _run_out(self, full: Flags) -> None:
+        for row in np.flatnonzero(full & (self._slots.slot > 0)):
+            node, gpu = self._layout.owners[row]
+            self._interrupt(self._carried(node, gpu), f"out of memory on GPU {gpu} of node {node}")
+
+    def _silence(self, before: Floats, seconds: float) -> None:
+        # What nobody reads, and what is read again instead of something new.
+        hanging = {str(each.node) for each in self.faults.values() if each.kind in ("node_crash", "exporter_hang")}
+        stuck = {}
+        for name in hanging.union(self.pauses):
+            rows = self._layout.rows(name)
+            if self.is_down(name) or not self.hears(name):
+                self._readings[:, rows] = np.nan
+            elif self._hangs(name, 0.0):
+                self._readings[:, rows] = before[:, rows]
+                stuck[name] = self._stuck_since.get(name, self.seconds - seconds)
+        self._stuck_since = stuck
 
 
 def build(nodes: int, gpus_per_node: int, gpus_per_rack: int, models: Sequence[str], seed: int) -> Fleet:

@@ -21,11 +21,17 @@ class GpuModel:
     capacity_joules_per_kelvin: float
     nvlink_megabytes_per_second: float
     pcie_bytes_per_second: float
+    pcie_generation: float
     reads_memory_temperature: bool
+    sm_share: float  # of the limit, at full activity and full clock; the three may add up to more than 1
+    tensor_share: float
+    dram_share: float
+    clock_exponent: float  # dynamic power over clock: f·V², V rising with f
 
 
 # Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB) and L40S.
-# Idle power, idle clocks and slowdown temperatures are typical of these boards; no data sheet states them.
+# Idle power, idle clocks and slowdown temperatures are typical of these boards; no data sheet states them. Nor does one
+# split the power: stacked memory takes more of it than GDDR6, whose board has more multiprocessors and a higher clock.
 # Resistance puts a full load at the temperatures data centres report (H100: 650 W over 25 °C air → 67 °C);
 # capacity makes the time constant R·C 25 to 40 s.
 MODELS: dict[str, GpuModel] = {
@@ -44,7 +50,12 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=460,
         nvlink_megabytes_per_second=900_000,
         pcie_bytes_per_second=64e9,
+        pcie_generation=5,
         reads_memory_temperature=True,
+        sm_share=0.36,
+        tensor_share=0.46,
+        dram_share=0.34,
+        clock_exponent=2.2,
     ),
     "A100": GpuModel(
         name="NVIDIA A100-SXM4-80GB",
@@ -61,7 +72,12 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=300,
         nvlink_megabytes_per_second=600_000,
         pcie_bytes_per_second=32e9,
+        pcie_generation=4,
         reads_memory_temperature=True,
+        sm_share=0.4,
+        tensor_share=0.36,
+        dram_share=0.36,
+        clock_exponent=2.1,
     ),
     "L40S": GpuModel(
         name="NVIDIA L40S",
@@ -78,6 +94,11 @@ MODELS: dict[str, GpuModel] = {
         capacity_joules_per_kelvin=290,
         nvlink_megabytes_per_second=0,
         pcie_bytes_per_second=32e9,
+        pcie_generation=4,
         reads_memory_temperature=False,
+        sm_share=0.5,
+        tensor_share=0.4,
+        dram_share=0.22,
+        clock_exponent=2.4,
     ),
 }

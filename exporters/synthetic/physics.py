@@ -1,7 +1,7 @@
 """The causal model, all GPUs at once: demand → clock and power → temperature → clock.
 
 Heat: one resistance and one capacity per GPU (first-order lag), solved exactly, so that any step length is stable.
-Power: idle + dynamic, the dynamic part rising with the clock to the power 2.2 (f·V², V rising with f).
+Power: idle + dynamic, the dynamic part rising with the clock to a power of the model's (f·V², V rising with f).
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,23 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from exporters.synthetic.arrays import Flags, Floats
-from exporters.synthetic.faults import Impairment
+from exporters.synthetic.impairment import Impairment
 from exporters.synthetic.models import GpuModel
 from exporters.synthetic.workload import Demand
 
-_CLOCK_EXPONENT = 2.2
-_SM_SHARE, _TENSOR_SHARE, _DRAM_SHARE = 0.36, 0.46, 0.34  # of the limit, at full activity and full clock
 _SPIN_SHARE = 0.16  # waiting ranks poll: they look busy and draw little
 _HUNG_SHARE = 0.03
 _IDLE_AFTER_SECONDS = 8.0
 _THERMAL_BAND_KELVIN = 2.0
 _LOWEST_CLOCK = 0.15
 
-REASON_IDLE, REASON_POWER_CAP, REASON_THERMAL = 0x1, 0x4, 0x20
+# A link that is down costs more than its share of the traffic: every rank waits for the slowest link.
+_LINK_SHARE, _LINK_WAIT = 0.8, 0.5
+_LANES = 16.0
+_NARROW_WAIT = 0.2  # of the pace, when hardly a lane is left: copies to and from the host take longer
+_STARVED_SHARE = 0.5  # of the lost pace shows as time without a kernel
+
+REASON_IDLE, REASON_POWER_CAP, REASON_THERMAL, REASON_BRAKE = 0x1, 0x4, 0x20, 0x88
 
 
 @dataclass(slots=True)
@@ -42,7 +46,12 @@ class Cards:
     capacity_joules_per_kelvin: Floats
     nvlink_megabytes_per_second: Floats
     pcie_bytes_per_second: Floats
+    pcie_generation: Floats
     reads_memory_temperature: Floats
+    sm_share: Floats
+    tensor_share: Floats
+    dram_share: Floats
+    clock_exponent: Floats
     power_spread: Floats
     pace_spread: Floats
     inlet_offset_celsius: Floats
@@ -60,8 +69,23 @@ class State:
     power_violation_nanoseconds: Floats
     thermal_violation_nanoseconds: Floats
     ecc_corrected: Floats
+    ecc_uncorrected: Floats
+    ecc_corrected_lifetime: Floats
+    ecc_uncorrected_lifetime: Floats
+    double_bit: Floats  # 1 while a fault that brings double-bit errors is in force and its first one has come
+    remapped_correctable: Floats
+    remapped_uncorrectable: Floats
+    remap_pending: Floats
+    remap_failure: Floats
     pcie_replays: Floats
-    remapped_rows: Floats
+    link_down_seconds: Floats  # how long NVLink will still be down
+    link_crc_errors: Floats
+    link_replays: Floats
+    link_recoveries: Floats
+    leaked_mebibytes: Floats
+    stuck_celsius: Floats  # what a stuck sensor says; NaN while it works
+    stuck_watts: Floats
+    xid: Floats  # the last code; 0 for none since the driver was loaded
 
 
 @dataclass(slots=True)
@@ -72,12 +96,15 @@ class Moment:
     tensor: Floats
     dram: Floats
     pace: Floats  # work done, as a share of what the job asks for
+    link: Floats  # share of NVLink that is up
     clock: Floats
     idle: Flags
     power_watts: Floats
     limit_watts: Floats
     power_throttled: Floats
     thermal_throttled: Floats
+    braked: Flags
+    lanes: Floats
 
 
 def manufacture(models: Sequence[GpuModel], rng: np.random.Generator) -> Cards:
@@ -102,7 +129,11 @@ def at_rest(cards: Cards, inlet_celsius: Floats) -> State:
     """GPUs that have idled for long."""
     count = len(cards.idle_watts)
     warm = inlet_celsius + cards.inlet_offset_celsius + cards.idle_watts * cards.resistance_kelvin_per_watt
-    return State(warm, warm + 2.0, np.full(count, 60.0), *(np.zeros(count) for _ in range(7)))
+    state = State(*(np.zeros(count) for _ in fields(State)))
+    state.temperature_celsius, state.memory_temperature_celsius = warm, warm + 2.0
+    state.idle_seconds += 60.0
+    state.stuck_celsius, state.stuck_watts = np.full(count, np.nan), np.full(count, np.nan)
+    return state
 
 
 def advance(
@@ -112,14 +143,13 @@ def advance(
     faults: Impairment,
     inlet_celsius: Floats,
     seconds: float,
-    rng: np.random.Generator,
 ) -> Moment:
     """One step of `seconds`: changes `state`, returns what was seen on the way."""
-    air = inlet_celsius + cards.inlet_offset_celsius
+    air = inlet_celsius + cards.inlet_offset_celsius + faults.inlet_kelvin
     resistance = cards.resistance_kelvin_per_watt * (faults.contact + 0.8 * (faults.airflow - 1.0))
     moment = _moment(cards, state, demand, faults, air, resistance)
     _heat(cards, state, moment, faults, air, resistance, seconds)
-    _count(state, moment, faults, seconds, rng)
+    _count(state, moment, faults, seconds)
     return moment
 
 
@@ -128,7 +158,8 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
     dynamic = (
         cards.limit_watts
         * cards.power_spread
-        * (_SM_SHARE * demand.utilization + _TENSOR_SHARE * demand.tensor + _DRAM_SHARE * demand.dram)
+        * faults.appetite
+        * (cards.sm_share * demand.utilization + cards.tensor_share * demand.tensor + cards.dram_share * demand.dram)
     )
     leak = cards.idle_watts * cards.power_spread * (1 + 0.004 * (state.temperature_celsius - 30.0))
     limit = cards.limit_watts * faults.limit
@@ -137,31 +168,38 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
     bearable = np.maximum((cards.slowdown_celsius - air) / resistance, leak)
     room = np.clip((cards.slowdown_celsius - state.temperature_celsius) / _THERMAL_BAND_KELVIN, 0.0, 1.0)
     thermal = np.where(bearable < limit, bearable + (limit - bearable) * room, limit)
-    by_power = _clock_within(limit - leak, dynamic * working)
-    by_heat = _clock_within(thermal - leak, dynamic * working)
+    by_power = _clock_within(limit - leak, dynamic * working, cards.clock_exponent)
+    by_heat = _clock_within(thermal - leak, dynamic * working, cards.clock_exponent)
     clock = np.minimum(np.minimum(by_power, by_heat), faults.clock)
 
-    waiting = _waiting(demand, clock * working * cards.pace_spread)
-    work = working * (1.0 - waiting)
+    link = np.where(state.link_down_seconds > 0, 1.0 - _LINK_SHARE * faults.flapping, 1.0)
+    held = faults.pace * np.where(demand.nvlink > 0, 1.0 - _LINK_WAIT * (1.0 - link), 1.0)
+    held = held * (1.0 - _NARROW_WAIT * (1.0 - faults.lanes / _LANES))
+    waiting = _waiting(demand, clock * working * held * cards.pace_spread)
+    work = working * (1.0 - waiting) * held
     idle = state.idle_seconds >= _IDLE_AFTER_SECONDS
     spinning = cards.limit_watts * (_SPIN_SHARE * demand.utilization * waiting * working + _HUNG_SHARE * faults.hung)
     return Moment(
-        utilization=np.maximum(demand.utilization, faults.hung),
+        utilization=np.maximum(demand.utilization * (1.0 - _STARVED_SHARE * (1.0 - faults.pace)), faults.hung),
         tensor=demand.tensor * work,
         dram=demand.dram * work * clock,
         pace=work * clock,
+        link=link,
         clock=clock,
         idle=idle,
-        power_watts=leak + (dynamic * work + spinning) * clock**_CLOCK_EXPONENT,
+        power_watts=leak + (dynamic * work + spinning) * clock**cards.clock_exponent,
         limit_watts=limit,
         power_throttled=np.clip((1.0 - by_power) * 12.0, 0.0, 1.0) * (by_power <= by_heat),
         thermal_throttled=np.clip((1.0 - by_heat) * 12.0, 0.0, 1.0) * (by_heat < by_power),
+        braked=faults.braked,
+        lanes=faults.lanes,
     )
 
 
-def _clock_within(budget_watts: Floats, dynamic_watts: Floats) -> Floats:
+def _clock_within(budget_watts: Floats, dynamic_watts: Floats, exponent: Floats) -> Floats:
     share = np.maximum(budget_watts, 1.0) / np.maximum(dynamic_watts, 1.0)
-    return np.clip(share, _LOWEST_CLOCK**_CLOCK_EXPONENT, 1.0) ** (1 / _CLOCK_EXPONENT)
+    within: Floats = np.clip(share, _LOWEST_CLOCK**exponent, 1.0) ** (1 / exponent)
+    return within
 
 
 def _waiting(demand: Demand, pace: Floats) -> Floats:
@@ -188,13 +226,22 @@ def _heat(
     state.memory_temperature_celsius += (memory_goal - state.memory_temperature_celsius) * approach
 
 
-def _count(state: State, moment: Moment, faults: Impairment, seconds: float, rng: np.random.Generator) -> None:
+def _count(state: State, moment: Moment, faults: Impairment, seconds: float) -> None:
     state.idle_seconds = np.where(moment.utilization > 0, 0.0, state.idle_seconds + seconds)
     state.gone_seconds = np.where(faults.gone, state.gone_seconds + seconds, 0.0)
     state.energy_millijoules += np.rint(moment.power_watts * seconds * 1e3)
     state.power_violation_nanoseconds += np.rint(moment.power_throttled * seconds * 1e9)
     state.thermal_violation_nanoseconds += np.rint(moment.thermal_throttled * seconds * 1e9)
-    errors = rng.poisson(faults.ecc_per_second * seconds).astype(np.float64)
-    state.ecc_corrected += errors
-    state.remapped_rows += rng.binomial(errors.astype(np.int64), 0.002)
-    state.pcie_replays += rng.poisson(faults.replays_per_second * seconds)
+    state.stuck_celsius = _stuck(faults.temperature_stuck, state.stuck_celsius, state.temperature_celsius)
+    state.stuck_watts = _stuck(faults.power_stuck, state.stuck_watts, moment.power_watts)
+
+
+def used_mebibytes(cards: Cards, state: State, demand: Demand) -> Floats:
+    """What the driver, the job and its leaks hold."""
+    capacity = cards.memory_mebibytes - cards.reserved_mebibytes
+    used: Floats = np.rint(capacity * (0.006 + 0.985 * demand.memory) + state.leaked_mebibytes)
+    return np.minimum(used, capacity)
+
+
+def _stuck(now: Flags, value: Floats, true: Floats) -> Floats:
+    return np.where(now, np.where(np.isnan(value), true, value), np.nan)

@@ -9,7 +9,8 @@ import numpy as np
 from exporters import recording, signals
 from exporters.synthetic import sensors
 from exporters.synthetic.arrays import Floats, Integers
-from exporters.synthetic.chance import Faults, Jobs
+from exporters.synthetic.chance import Faults, Jobs, Upkeep
+from exporters.synthetic.faults import Fault
 from exporters.synthetic.fleet import Fleet
 
 _SIGNALS = (*signals.DIRECT, signals.MEMORY, *signals.VIOLATIONS)
@@ -22,10 +23,12 @@ _WARM_UP_SECONDS = 600.0
 class Recorder:
     """Writes `recording.parquet` and `truth.parquet` into `folder`."""
 
-    def __init__(self, fleet: Fleet, folder: Path, start: datetime, hours: float, step: float, faults: int) -> None:
+    def __init__(
+        self, fleet: Fleet, folder: Path, start: datetime, hours: float, step: float, faults: int, upkeep: bool = True
+    ) -> None:
         self.folder = folder
         self.steps = round(hours * 3600 / step)
-        self._fleet = fleet
+        self.fleet = fleet
         self._start = start
         self._step = step
         rng = np.random.default_rng([fleet.seed, 1])
@@ -36,6 +39,7 @@ class Recorder:
             fleet.step(_LONGEST_STEP_SECONDS)
         self._zero = fleet.seconds
         self._faults = Faults(fleet, faults, hours * 3600, rng)
+        self._upkeep = Upkeep(fleet, np.random.default_rng([fleet.seed, 3])) if upkeep else None
         self._labels = _Labels(fleet)
         self._names: dict[str, int] = {}
 
@@ -59,9 +63,9 @@ class Recorder:
         values = np.empty((len(_SIGNALS), count, gpus), np.float32)
         job = np.empty((count, gpus), np.int64)
         for index in range(count):
-            before = self._fleet.matrix()
+            before = self.fleet.matrix()
             self._advance()
-            values[:, index] = _signals(self._fleet.matrix(), before, self._step)
+            values[:, index] = _signals(self.fleet.matrix(), before, self._step)
             job[index] = self._job_of_gpu()
         micros = round(self._start.timestamp() * 1e6) + np.rint(
             (np.arange(first, first + count) + 1) * self._step * 1e6
@@ -72,29 +76,38 @@ class Recorder:
     def _advance(self) -> None:
         self._jobs.step(self._step)
         self._faults.step()
+        if self._upkeep:
+            self._upkeep.step(self._step)
         for _ in range(self._parts):
-            self._fleet.step(self._step / self._parts)
+            self.fleet.step(self._step / self._parts)
 
     def _job_of_gpu(self) -> Integers:
         codes = np.full(self._labels.gpus, -1)
-        for load in self._fleet.loads.values():
+        for load in self.fleet.loads.values():
             if load.state == "running" and load.job:
-                rows = self._fleet.rows(load.node)[list(load.gpus)]
+                rows = self.fleet.rows(load.node)[list(load.gpus)]
                 codes[rows] = self._names.setdefault(load.job, len(self._names))
         return codes
 
     def _truth(self) -> list[dict[str, object]]:
+        # A rack's fault is told for each of its nodes, because the format knows nodes and GPUs.
         return [
             {
-                "node": fault.node,
+                "node": node,
                 "gpu": None if fault.gpu is None else str(fault.gpu),
                 "kind": fault.kind,
                 "severity": fault.severity,
                 "start": self._at(fault.start_seconds),
-                "end": self._at(self._fleet.seconds if fault.end_seconds is None else fault.end_seconds),
+                "end": self._at(self.fleet.seconds if fault.end_seconds is None else fault.end_seconds),
             }
-            for fault in self._fleet.history
+            for fault in self.fleet.history
+            for node in self._nodes(fault)
         ]
+
+    def _nodes(self, fault: Fault) -> list[str]:
+        if fault.node is not None:
+            return [fault.node]
+        return [node.place.node for node in self.fleet.nodes.values() if node.place.rack == fault.rack]
 
     def _at(self, fleet_seconds: float) -> datetime:
         return self._start + timedelta(seconds=fleet_seconds - self._zero)

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from exporters import dcgm, exposition, guard
+import numpy as np
+
+from exporters import dcgm, events, exposition, guard
 from exporters.discovery import Place
-from exporters.service import NodeDownError, UnknownNodeError
+from exporters.service import NodeDownError, NodeHangsError, UnknownNodeError
+from exporters.synthetic.chance import Upkeep
+from exporters.synthetic.chaos import Chaos, Profile
 from exporters.synthetic.fleet import Fleet
 
 _LONGEST_STEP_SECONDS = 5.0
@@ -24,10 +28,14 @@ class SyntheticSource:
         fleet: Fleet,
         speed: float = 1.0,
         interval_seconds: float = 1.0,
+        names: dcgm.Names = "legacy",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet = fleet
         self.speed = speed
+        self.names = names
+        self.chaos = Chaos(fleet)
+        self.upkeep: Upkeep | None = None
         self.started = datetime.now(UTC)
         self._interval = interval_seconds
         self._monotonic = monotonic
@@ -36,6 +44,11 @@ class SyntheticSource:
         self._pages: dict[str, str] = {}
         fleet.step(self._interval * speed)
         self._offset = fleet.seconds
+
+    def begin(self, *, chaos: bool, upkeep: bool) -> None:
+        """Turns on what is off by default: random faults at the demo's rates, and the upkeep that is no fault."""
+        self.chaos.profile = Profile() if chaos else None
+        self.upkeep = Upkeep(self.fleet, np.random.default_rng([self.fleet.seed, 3])) if upkeep else None
 
     def at(self, fleet_seconds: float) -> datetime:
         """The time of day at which the fleet's clock showed this."""
@@ -50,6 +63,9 @@ class SyntheticSource:
         count = math.ceil(due / _LONGEST_STEP_SECONDS)
         began = time.perf_counter()
         for _ in range(count):
+            self.chaos.step(due / count)
+            if self.upkeep is not None:
+                self.upkeep.step(due / count)
             self.fleet.step(due / count)
         self._step_seconds = time.perf_counter() - began
         self.changed()
@@ -72,7 +88,15 @@ class SyntheticSource:
             raise UnknownNodeError(node)
         if self.fleet.is_down(node):
             raise NodeDownError(f"node {node} is down")
-        return guard.collect({"dcgm": lambda: self._dcgm(node), "age": lambda: self._ages(node)})
+        if not self.fleet.hears(node):
+            raise NodeHangsError(f"node {node} does not answer")
+        return guard.collect(
+            {
+                "dcgm": lambda: self._dcgm(node),
+                "events": lambda: self._events(node),
+                "age": lambda: self._ages(node),
+            }
+        )
 
     def about(self) -> str:
         return exposition.family(
@@ -93,9 +117,14 @@ class SyntheticSource:
 
     def _dcgm(self, node: str) -> str:
         if node not in self._pages:
-            self._pages[node] = dcgm.expose(self.fleet.readings(node), node)
+            self._pages[node] = dcgm.expose(self.fleet.readings(node), node, self.names)
         return self._pages[node]
 
+    def _events(self, node: str) -> str:
+        seen = self.fleet.xids.get(node, {})
+        times = {key: events.Seen(each.count, self.at(each.last_seconds).timestamp()) for key, each in seen.items()}
+        return events.clocks(self.fleet.readings(node)) + events.xids(self.fleet.node(node).gpus, times)
+
     def _ages(self, node: str) -> str:
-        age = self._monotonic() - self._last
+        age = self._monotonic() - self._last + self.fleet.age_seconds(node) / self.speed
         return guard.ages({reading.identity.gpu: age for reading in self.fleet.readings(node)})

@@ -1,6 +1,5 @@
 """A real HTTP server for an application, and fleets small enough to look at."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from exporters import service
+from exporters import server, service
 from exporters.synthetic.control import Control
 from exporters.synthetic.source import SyntheticSource
 
@@ -22,18 +21,18 @@ Serving = Callable[[Starlette], httpx.Client]
 
 @contextmanager
 def running(app: Starlette) -> Iterator[httpx.Client]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    listener = server.listen("127.0.0.1", 0)
+    running_server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="on"))
+    thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
     thread.start()
     deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
+    while not running_server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
             yield client
     finally:
-        server.should_exit = True
+        running_server.should_exit = True
         thread.join()
         listener.close()
 

@@ -1,41 +1,74 @@
-"""A library that behaves as pynvml does, without a driver: its own constants, structs and errors, our GPUs."""
+"""A library that behaves as pynvml does, without a driver: its own constants, structs and errors, our GPUs.
+
+A GPU answers from a device tree (`trees/*.json`): calls by name and arguments, field values by id, GPM metrics by id.
+What a tree does not have, the GPU does not support.
+"""
 
 # ruff: noqa: N802 (the names are NVML's)
 
 import ctypes
+import json
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 
+TREES = Path(__file__).with_name("trees")
+
+
+@dataclass
+class Instance:
+    """A MIG instance."""
+
+    number: int
+    profile: str
+    gpm: dict[str, float] = field(default_factory=dict)
+
 
 @dataclass
 class FakeGpu:
-    """One card. What is in `unsupported` raises; a lost card raises for everything."""
+    """One card. What is in `unsupported` raises; a lost card raises for everything; `hang` delays every call."""
 
     uuid: str
-    name: str = "NVIDIA H100 80GB HBM3"
+    tree: str = "h100"
     minor: int = 0
     unsupported: set[str] = field(default_factory=set)
     lost: bool = False
-    temperature: int = 61
-    nvlink_kibibytes: int = 1_000_000
+    hang: float = 0.0
+    calls: dict[str, Any] = field(default_factory=dict)  # instead of the tree's
+    fields: dict[str, float] = field(default_factory=dict)
+    instances: list[Instance] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        tree = json.loads((TREES / f"{self.tree}.json").read_text())
+        self.calls = (
+            tree["calls"] | {"nvmlDeviceGetUUID": self.uuid, "nvmlDeviceGetMinorNumber": self.minor} | self.calls
+        )
+        self.fields = tree["fields"] | self.fields
+        self.gpm = tree["gpm"]
+        if self.instances:
+            self.calls |= {"nvmlDeviceGetMigMode": [1, 1], "nvmlDeviceGetMaxMigDeviceCount": 7}
 
 
 class FakeNvml:
-    """Everything that is not below comes from the real module: constants, error classes and C structs."""
+    """Constants, error classes and C structs are the real module's."""
 
     def __init__(self, *gpus: FakeGpu, driver: bool = True) -> None:
         self.gpus = gpus
         self.driver = driver
         self.events: deque[tuple[int, int]] = deque()
         self.registered: list[int] = []
-        self.hang = 0.0
+        self.samples: dict[int, dict[str, float]] = {}
         self.shut_down = False
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("nvmlDeviceGet"):
+            return partial(self._answer, name)
         if name.startswith("nvml") and callable(getattr(pynvml, name)) and not name[4:].startswith("Event"):
             raise AssertionError(f"the fake does not know {name}")
         return getattr(pynvml, name)
@@ -51,138 +84,84 @@ class FakeNvml:
         return len(self.gpus)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
-        return ctypes.cast(ctypes.c_void_p(0x1000 + index), pynvml.c_nvmlDevice_t)
+        return _handle(0x1000 + 0x100 * index)
 
     def _gpu(self, handle: Any, call: str) -> FakeGpu:
-        gpu = self.gpus[(ctypes.cast(handle, ctypes.c_void_p).value or 0) - 0x1000]
-        if self.hang:
-            time.sleep(self.hang)
+        gpu = self.gpus[((_pointer(handle)) - 0x1000) // 0x100]
+        if gpu.hang:
+            time.sleep(gpu.hang)
         if gpu.lost:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
         if call in gpu.unsupported:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return gpu
 
-    def nvmlDeviceGetMinorNumber(self, handle: Any) -> int:
-        gpu = self._gpu(handle, "nvmlDeviceGetMinorNumber")
-        return gpu.minor
+    def _answer(self, name: str, handle: Any, *arguments: int, **more: int) -> Any:
+        gpu = self._gpu(handle, name)
+        if name == "nvmlDeviceGetMemoryInfo":
+            assert more == {"version": pynvml.nvmlMemory_v2}
+        place = _pointer(handle) & 0xFF
+        if place:  # a MIG instance
+            instance = gpu.instances[place - 1]
+            own: dict[str, int | str] = {
+                "nvmlDeviceGetGpuInstanceId": instance.number,
+                "nvmlDeviceGetName": f"{gpu.calls['nvmlDeviceGetName']} MIG {instance.profile}",
+            }
+            if name in own:
+                return own[name]
+        key = " ".join([name, *map(str, arguments)])
+        if key not in gpu.calls:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return _struct(gpu.calls[key])
 
-    def nvmlDeviceGetUUID(self, handle: Any) -> str:
-        gpu = self._gpu(handle, "nvmlDeviceGetUUID")
-        return gpu.uuid
-
-    def nvmlDeviceGetName(self, handle: Any) -> str:
-        gpu = self._gpu(handle, "nvmlDeviceGetName")
-        return gpu.name
-
-    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetPowerUsage")
-        return 612345
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetEnforcedPowerLimit")
-        return 700000
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetTotalEnergyConsumption")
-        return 9876543210
-
-    def nvmlDeviceGetPcieReplayCounter(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetPcieReplayCounter")
-        return 1
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetCurrentClocksEventReasons")
-        return 4
-
-    def nvmlDeviceGetRemappedRows(self, handle: Any) -> tuple[int, int, int, int]:
-        self._gpu(handle, "nvmlDeviceGetRemappedRows")
-        return (1, 2, 0, 0)
-
-    def nvmlDeviceGetSupportedEventTypes(self, handle: Any) -> int:
-        self._gpu(handle, "nvmlDeviceGetSupportedEventTypes")
-        return int(pynvml.nvmlEventTypeXidCriticalError | pynvml.nvmlEventTypeClock)
-
-    def nvmlDeviceGetPciInfo(self, handle: Any) -> Any:
-        self._gpu(handle, "nvmlDeviceGetPciInfo")
-        info = pynvml.nvmlPciInfo_t()
-        info.busId = b"00000000:4C:00.0"
-        return info
-
-    def nvmlDeviceGetClockInfo(self, handle: Any, kind: int) -> int:
-        self._gpu(handle, "nvmlDeviceGetClockInfo")
-        return {pynvml.NVML_CLOCK_SM: 1965, pynvml.NVML_CLOCK_MEM: 2619}[kind]
-
-    def nvmlDeviceGetTemperatureV(self, handle: Any, sensor: int) -> int:
-        assert sensor == pynvml.NVML_TEMPERATURE_GPU
-        return self._gpu(handle, "nvmlDeviceGetTemperatureV").temperature
-
-    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any:
-        self._gpu(handle, "nvmlDeviceGetUtilizationRates")
-        rates = pynvml.c_nvmlUtilization_t()
-        rates.gpu, rates.memory = 97, 33
-        return rates
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
-        assert version == pynvml.nvmlMemory_v2
-        self._gpu(handle, "nvmlDeviceGetMemoryInfo")
-        memory = pynvml.c_nvmlMemory_v2_t()
-        memory.free, memory.used, memory.reserved = 11022 << 20, 69986 << 20, 551 << 20
-        return memory
-
-    def nvmlDeviceGetViolationStatus(self, handle: Any, policy: int) -> Any:
-        self._gpu(handle, "nvmlDeviceGetViolationStatus")
-        status = pynvml.c_nvmlViolationTime_t()
-        status.violationTime = {pynvml.NVML_PERF_POLICY_POWER: 5_000, pynvml.NVML_PERF_POLICY_THERMAL: 7_000}[policy]
-        return status
-
-    def nvmlDeviceGetTotalEccErrors(self, handle: Any, kind: int, counter: int) -> int:
-        assert counter == pynvml.NVML_VOLATILE_ECC
-        self._gpu(handle, "nvmlDeviceGetTotalEccErrors")
-        return 3 if kind == pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED else 0
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any:
+        gpu = self._gpu(handle, "nvmlDeviceGetMigDeviceHandleByIndex")
+        if index >= len(gpu.instances):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return _handle(_pointer(handle) + index + 1)
 
     def nvmlDeviceGetFieldValues(self, handle: Any, fields: list[Any]) -> Any:
         gpu = self._gpu(handle, "nvmlDeviceGetFieldValues")
-        answer = (pynvml.c_nvmlFieldValue_t * 1)()
-        wanted = fields[0] if isinstance(fields[0], int) else fields[0][0]
-        answer[0].fieldId = wanted
-        if wanted == pynvml.NVML_FI_DEV_MEMORY_TEMP:
-            if "memory temperature" in gpu.unsupported:
-                answer[0].nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
-            answer[0].valueType, answer[0].value.uiVal = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT, 66
-        else:
-            answer[0].valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
-            answer[0].value.ullVal = gpu.nvlink_kibibytes
-        return answer
+        answers = (pynvml.c_nvmlFieldValue_t * len(fields))()
+        for answer, wanted in zip(answers, fields, strict=True):
+            number = wanted if isinstance(wanted, int) else wanted[0]
+            answer.fieldId = number
+            if str(number) not in gpu.fields or f"field {number}" in gpu.unsupported:
+                answer.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
+            else:
+                answer.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+                answer.value.ullVal = int(gpu.fields[str(number)])
+        return answers
 
     def nvmlGpmQueryDeviceSupport(self, handle: Any) -> Any:
         gpu = self._gpu(handle, "nvmlGpmQueryDeviceSupport")
-        support = pynvml.c_nvmlGpmSupport_t()
-        support.isSupportedDevice = int("H100" in gpu.name)
-        return support
+        return SimpleNamespace(isSupportedDevice=int(gpu.gpm is not None))
 
     def nvmlGpmSampleAlloc(self) -> Any:
-        return pynvml.c_nvmlGpmSample_t()
+        sample = pynvml.c_nvmlGpmSample_t()
+        ctypes.cast(ctypes.pointer(sample), ctypes.POINTER(ctypes.c_void_p))[0] = 0x9000 + len(self.samples)
+        self.samples[_pointer(sample)] = {}
+        return sample
 
     def nvmlGpmSampleFree(self, sample: Any) -> None:
-        assert isinstance(sample, pynvml.c_nvmlGpmSample_t)
+        del self.samples[_pointer(sample)]
 
     def nvmlGpmSampleGet(self, handle: Any, sample: Any) -> Any:
-        self._gpu(handle, "nvmlGpmSampleGet")
+        self.samples[_pointer(sample)] = self._gpu(handle, "nvmlGpmSampleGet").gpm
+        return sample
+
+    def nvmlGpmMigSampleGet(self, handle: Any, number: int, sample: Any) -> Any:
+        gpu = self._gpu(handle, "nvmlGpmMigSampleGet")
+        self.samples[_pointer(sample)] = next(each.gpm for each in gpu.instances if each.number == number)
         return sample
 
     def nvmlGpmMetricsGet(self, request: Any) -> Any:
         assert request.version == pynvml.NVML_GPM_METRICS_GET_VERSION
-        values = {
-            pynvml.NVML_GPM_METRIC_GRAPHICS_UTIL: 96.5,
-            pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL: 51.25,
-            pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC: 100.0,
-            pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC: 200.0,
-        }
+        values = self.samples[_pointer(request.sample2)]
         for metric in request.metrics[: request.numMetrics]:
-            known = metric.metricId in values
+            known = str(metric.metricId) in values
             metric.nvmlReturn = pynvml.NVML_SUCCESS if known else pynvml.NVML_ERROR_NOT_SUPPORTED
-            metric.value = values.get(metric.metricId, 0.0)
+            metric.value = values.get(str(metric.metricId), 0.0)
         return request
 
     def nvmlEventSetCreate(self) -> Any:
@@ -205,3 +184,17 @@ class FakeNvml:
         event.device = self.nvmlDeviceGetHandleByIndex(index)
         event.eventType, event.eventData = pynvml.nvmlEventTypeXidCriticalError, code
         return event
+
+
+def _struct(value: Any) -> Any:
+    if isinstance(value, dict):
+        return SimpleNamespace(**{name: _struct(each) for name, each in value.items()})
+    return [_struct(each) for each in value] if isinstance(value, list) else value
+
+
+def _handle(pointer: int) -> Any:
+    return ctypes.cast(ctypes.c_void_p(pointer), pynvml.c_nvmlDevice_t)
+
+
+def _pointer(handle: Any) -> int:
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0

@@ -1,6 +1,7 @@
 """The control API over real HTTP: what it does, and what it refuses without changing anything."""
 
 import math
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -16,7 +17,7 @@ TEMPERATURE = "DCGM_FI_DEV_GPU_TEMP"
 
 @pytest.fixture
 def source() -> SyntheticSource:
-    return SyntheticSource(build(2, 8, 32, ["H100"], 7), speed=20.0, interval_seconds=0.1)
+    return SyntheticSource(build(2, 8, 32, ["H100"], 7), speed=40.0, interval_seconds=0.1)
 
 
 @pytest.fixture
@@ -85,8 +86,15 @@ def test_off_the_bus_makes_the_series_vanish(api: httpx.Client) -> None:
     api.post("/v1/faults", json={"kind": "off_the_bus", "node": "node-01", "gpu": 3})
     xid = "DCGM_FI_DEV_XID_ERRORS"
     assert until(lambda: value(api.get("/nodes/node-01/metrics").text, xid, gpu="3") == 79)
-    assert until(lambda: 'gpu="3"' not in api.get("/nodes/node-01/metrics").text)
-    assert len(samples(api.get("/nodes/node-01/metrics").text, xid)) == 7
+    assert until(lambda: value(api.get("/nodes/node-01/metrics").text, xid, gpu="3") is None)
+    page = api.get("/nodes/node-01/metrics").text
+    lost = [line for line in page.splitlines() if 'gpu="3"' in line and line.startswith("DCGM_")]
+    assert lost == []
+    assert len(samples(page, xid)) == 7
+    assert value(page, "stethos_gpu_xid_errors_total", gpu="3", xid="79") == 1
+    seen = value(page, "stethos_gpu_xid_last_seen_timestamp_seconds", gpu="3", xid="79")
+    assert seen is not None
+    assert abs(seen - time.time()) < 30
 
 
 FAULT = {"kind": "thermal_paste", "node": "node-01", "gpu": 3, "severity": 0.8}
@@ -110,6 +118,9 @@ def untouched() -> Iterator[httpx.Client]:
         ("/v1/faults", FAULT | {"gpu": -1}, 422, "-1"),
         ("/v1/faults", FAULT | {"gpu": None}, 422, "befalls a GPU"),
         ("/v1/faults", FAULT | {"kind": "node_crash"}, 422, "befalls a node"),
+        ("/v1/faults", FAULT | {"kind": "hot_inlet"}, 422, "befalls a rack"),
+        ("/v1/faults", {"kind": "hot_inlet", "rack": "rack-9"}, 404, "rack-9"),
+        ("/v1/faults", {"kind": "hang", "gpu": 1}, 422, "befalls a GPU"),
         ("/v1/faults", FAULT | {"severity": 0}, 422, "given: 0"),
         ("/v1/faults", FAULT | {"severity": 1.5}, 422, "1.5"),
         ("/v1/faults", FAULT | {"severity": "much"}, 422, "much"),
@@ -189,3 +200,60 @@ def test_beyond_loopback_only_the_probes_are_open(
         assert client.get(path, headers=bearer).status_code == 200
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").status_code == 200
+
+
+def test_chaos_breaks_and_mends_and_stops(api: httpx.Client) -> None:
+    assert api.get("/v1/chaos").json() == {"enabled": False}
+    told = api.put("/v1/chaos", json={"rates_percent_per_minute": [99, 50], "kinds": ["fan_failure", "hot_inlet"]})
+    assert told.status_code == 200
+    assert told.json()["rates_percent_per_minute"] == {"node-01": 99, "node-02": 50}
+    assert told.json()["recovery_seconds"] == 30
+    assert until(lambda: any(each["end"] for each in api.get("/v1/truth").json()["faults"]), 20)
+    assert api.delete("/v1/chaos").status_code == 204
+    assert until(lambda: api.get("/v1/faults").json() == {"faults": []})
+    kinds = {each["kind"] for each in api.get("/v1/truth").json()["faults"]}
+    assert kinds <= {"fan_failure", "hot_inlet"}
+
+
+def test_chaos_without_a_body_is_the_demo(api: httpx.Client) -> None:
+    assert api.put("/v1/chaos").json()["rates_percent_per_minute"] == {"node-01": 5, "node-02": 8}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"rates_percent_per_minute": [101]}, 422, "101"),
+        ({"rates_percent_per_minute": []}, 422, "rates_percent_per_minute"),
+        ({"kinds": ["gremlins"]}, 422, "gremlins"),
+        ({"nodes": {"node-77": 5}}, 404, "node-77"),
+        ({"recovery_seconds": 0}, 422, "recovery_seconds"),
+        ({"severity_min": 0.9, "severity_max": 0.2}, 422, "severity_min 0.9 is above"),
+    ],
+)
+def test_bad_chaos_changes_nothing(untouched: httpx.Client, body: dict[str, object], status: int, said: str) -> None:
+    answer = untouched.put("/v1/chaos", json=body)
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+    assert untouched.get("/v1/chaos").json() == {"enabled": False}
+
+
+def test_a_hanging_exporter_keeps_the_asker_waiting(api: httpx.Client) -> None:
+    fault = api.post("/v1/faults", json={"kind": "exporter_hang", "node": "node-01", "severity": 0.9}).json()
+    with pytest.raises(httpx.ReadTimeout):
+        api.get("/nodes/node-01/metrics", timeout=0.3)
+    assert api.get("/nodes/node-02/metrics").status_code == 200
+    api.delete(f"/v1/faults/{fault['id']}")
+    assert until(lambda: len(samples(api.get("/nodes/node-01/metrics").text, TEMPERATURE)) == 8)
+
+
+def test_an_exporter_that_hangs_a_little_tells_old_readings_and_their_age(api: httpx.Client) -> None:
+    api.post("/v1/faults", json={"kind": "exporter_hang", "node": "node-01", "severity": 0.3})
+
+    def energy() -> float | None:
+        return value(api.get("/nodes/node-01/metrics").text, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", gpu="0")
+
+    age = "stethos_exporter_reading_age_seconds"
+    assert until(lambda: (value(api.get("/nodes/node-01/metrics").text, age, gpu="0") or 0) > 0.3)
+    before = energy()
+    time.sleep(0.3)
+    assert energy() == before

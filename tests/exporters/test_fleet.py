@@ -5,7 +5,8 @@ import pytest
 
 from exporters import dcgm
 from exporters.synthetic import sensors
-from exporters.synthetic.fleet import ConflictError, Fleet, NotFoundError, build
+from exporters.synthetic.fleet import Fleet, build
+from exporters.synthetic.parts import ConflictError, NotFoundError
 
 
 def stepped(fleet: Fleet, seconds: int) -> Fleet:

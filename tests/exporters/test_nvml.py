@@ -1,23 +1,35 @@
 """NVML through a library that behaves as pynvml does."""
 
+import os
+import re
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
-from exporters import service
+from exporters import dcgm, service
 from exporters.discovery import Place
-from exporters.machine import MachineSource
+from exporters.kernel import Twice
+from exporters.machine import MachineSource, Options
 from exporters.nvml import NoDriverError, Nvml
+from exporters.reading import GpuReading
 from tests.exporters.conftest import TOKEN, Serving, until
-from tests.exporters.fake_nvml import FakeGpu, FakeNvml
+from tests.exporters.fake_nvml import FakeGpu, FakeNvml, Instance
 from tests.exporters.series import samples, value
 
-A100 = "NVIDIA A100-SXM4-80GB"
+QUIET = Options(kernel_log=None)
 
 
-def pages(serving: Serving, library: FakeNvml, interval: float = 0.1) -> httpx.Client:
-    source = MachineSource(Nvml(library), Place("host-a", "rack-7"), interval)
+def read(library: FakeNvml) -> list[GpuReading]:
+    """The second look at the first GPU, so that rates are there."""
+    device = Nvml(library).devices[0]
+    device.read(0)
+    return device.read(0)
+
+
+def pages(serving: Serving, library: FakeNvml, options: Options = QUIET, interval: float = 0.1) -> httpx.Client:
+    source = MachineSource(Nvml(library), Place("host-a", "rack-7"), interval, options)
     client = serving(service.build(source, token=TOKEN, open_reads=True, title="nvml"))
     assert until(lambda: client.get("/readyz").status_code == 200)
     return client
@@ -28,9 +40,9 @@ def page(client: httpx.Client) -> str:
 
 
 def test_a_reading_has_everything_in_dcgm_units() -> None:
-    opened = Nvml(FakeNvml(FakeGpu("GPU-a", minor=5)))
-    opened.read({})
-    reading = opened.read({0: 31})[0]
+    device = Nvml(FakeNvml(FakeGpu("GPU-a", minor=5))).devices[0]
+    device.read(0)
+    reading = device.read(31)[0]
     assert reading.identity.pci_bus_id == "00000000:4C:00.0"
     assert reading.identity.minor == 5
     assert reading.sm_clock_megahertz == 1965
@@ -48,40 +60,38 @@ def test_a_reading_has_everything_in_dcgm_units() -> None:
 
 
 def test_the_first_look_has_no_rates_yet() -> None:
-    reading = Nvml(FakeNvml(FakeGpu("GPU-a"))).read({})[0]
+    reading = Nvml(FakeNvml(FakeGpu("GPU-a"))).devices[0].read(0)[0]
     assert reading.tensor_active_ratio is None
     assert reading.nvlink_megabytes_per_second == 0
 
 
 def test_nvlink_is_growth_per_second() -> None:
     library = FakeNvml(FakeGpu("GPU-a"))
-    opened = Nvml(library)
-    opened.read({})
+    device = Nvml(library).devices[0]
+    device.read(0)
     began = time.monotonic()
     time.sleep(0.05)
-    library.gpus[0].nvlink_kibibytes += 500_000
-    rate = opened.read({})[0].nvlink_megabytes_per_second
+    library.gpus[0].fields["138"] += 1_000_000
+    rate = device.read(0)[0].nvlink_megabytes_per_second
     elapsed = time.monotonic() - began
     assert rate is not None
     assert 1000 / elapsed * 0.7 < rate <= 1000 / 0.05
 
 
 def test_what_a_gpu_does_not_support_is_none_and_the_rest_is_there() -> None:
-    unsupported = {"nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "memory temperature"}
-    opened = Nvml(FakeNvml(FakeGpu("GPU-a", name=A100, unsupported=unsupported)))
-    opened.read({})
-    reading = opened.read({})[0]
+    unsupported = {"nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "field 82"}
+    reading = read(FakeNvml(FakeGpu("GPU-a", tree="a100", unsupported=unsupported)))[0]
     assert reading.ecc_corrected_count is None
     assert reading.remapped_rows_correctable is None
     assert reading.row_remap_failure is None
     assert reading.memory_temperature_celsius is None
     assert reading.tensor_active_ratio is None
-    assert reading.temperature_celsius == 61
-    assert reading.power_watts == 612.345
+    assert reading.temperature_celsius == 54
+    assert reading.power_watts == 331.2
 
 
 def test_a_sensors_error_value_is_not_a_temperature() -> None:
-    assert Nvml(FakeNvml(FakeGpu("GPU-a", temperature=255))).read({})[0].temperature_celsius is None
+    assert read(FakeNvml(FakeGpu("GPU-a", calls={"nvmlDeviceGetTemperatureV 0": 255})))[0].temperature_celsius is None
 
 
 def test_no_driver_and_no_gpu_are_each_one_sentence() -> None:
@@ -92,7 +102,7 @@ def test_no_driver_and_no_gpu_are_each_one_sentence() -> None:
 
 
 def test_over_http_with_discovery(serving: Serving) -> None:
-    client = pages(serving, FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b", name=A100, minor=1)))
+    client = pages(serving, FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b", tree="a100", minor=1)))
     assert client.get("/discovery").json()[0]["labels"] == {
         "__metrics_path__": "/nodes/host-a/metrics",
         "node": "host-a",
@@ -138,14 +148,120 @@ def test_a_gpu_without_events_does_not_spoil_the_others() -> None:
     assert Nvml(library).watch_xids() == [1]
 
 
-def test_a_hanging_driver_does_not_hold_up_a_scrape(serving: Serving) -> None:
-    library = FakeNvml(FakeGpu("GPU-a"))
+def test_a_hanging_gpu_holds_up_neither_a_scrape_nor_the_other_gpu(serving: Serving) -> None:
+    library = FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b"))
     client = pages(serving, library)
-    library.hang = 0.4
+    library.gpus[1].hang = 0.6
     began = time.perf_counter()
     assert client.get("/nodes/host-a/metrics").status_code == 200
     assert time.perf_counter() - began < 0.3
     assert until(lambda: client.get("/readyz").status_code == 503)
-    assert samples(page(client), "DCGM_FI_DEV_GPU_TEMP") == []
-    library.hang = 0.0
+    reason = client.get("/readyz").json()["detail"]
+    assert re.match(r"GPU 1 was last read 0\.\d s ago; nvmlDeviceGet\w+ has not returned for \d s", reason)
+    text = page(client)
+    assert value(text, "DCGM_FI_DEV_GPU_TEMP", gpu="1") is None
+    assert value(text, "DCGM_FI_DEV_GPU_TEMP", gpu="0") == 61
+    assert (value(text, "stethos_exporter_reading_age_seconds", gpu="1") or 0) > 0.3
+    assert until(lambda: (value(page(client), "stethos_exporter_call_pending_seconds", gpu="1") or 0) > 0.1)
+    library.gpus[1].hang = 0.0
     assert until(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_failed_calls_are_counted_and_unsupported_ones_named(serving: Serving) -> None:
+    library = FakeNvml(FakeGpu("GPU-a", tree="l40s"))
+    client = pages(serving, library)
+    unsupported = "stethos_exporter_call_unsupported"
+    assert value(page(client), unsupported, gpu="0", call="nvmlDeviceGetFanSpeed") == 1
+    assert samples(page(client), "stethos_exporter_call_errors_total") == []
+    library.gpus[0].lost = True
+    tags = {"gpu": "0", "call": "nvmlDeviceGetPowerUsage", "error": "GpuIsLost"}
+    assert until(lambda: (value(page(client), "stethos_exporter_call_errors_total", **tags) or 0) >= 1)
+
+
+def test_mig_instances_have_memory_and_activity_of_their_own() -> None:
+    instances = [Instance(7, "1g.10gb", {"1": 40.0, "2": 30.0}), Instance(9, "3g.40gb", {"1": 90.0})]
+    library = FakeNvml(FakeGpu("GPU-a", instances=instances))
+    whole, small, large = read(library)
+    assert (whole.identity.mig_id, whole.temperature_celsius) == (None, 61)
+    assert (small.identity.mig_profile, small.identity.mig_id) == ("1g.10gb", 7)
+    assert (small.sm_active_ratio, large.graphics_active_ratio, large.sm_active_ratio) == (0.3, 0.9, None)
+    assert small.framebuffer_used_mebibytes == 69986
+    assert small.temperature_celsius is None
+    text = dcgm.expose([whole, small, large], "h")
+    assert [each.labels.get("GPU_I_ID") for each in samples(text, "DCGM_FI_DEV_FB_USED")] == [None, "7", "9"]
+
+
+def test_processes_only_when_asked_for(serving: Serving) -> None:
+    silent = pages(serving, FakeNvml(FakeGpu("GPU-a")))
+    assert "pid=" not in page(silent)
+    library = FakeNvml(
+        FakeGpu(
+            "GPU-a",
+            calls={
+                "nvmlDeviceGetComputeRunningProcesses_v3": [
+                    {"pid": os.getpid(), "usedGpuMemory": 5 << 30},
+                    {"pid": 2, "usedGpuMemory": None},
+                ]
+            },
+        )
+    )
+    found = samples(page(pages(serving, library, Options(processes=True, kernel_log=None))), MEMORY)
+    assert [(each.labels["pid"], each.value) for each in found] == [(str(os.getpid()), 5 << 30)]
+    assert found[0].labels["process"] == Path("/proc/self/comm").read_text().strip()
+
+
+MEMORY = "stethos_gpu_process_memory_bytes"
+
+
+def test_jobs_come_from_the_mapping_folder(serving: Serving, tmp_path: Path) -> None:
+    (tmp_path / "0").write_text("1234\n\n1235\n")
+    (tmp_path / "README").write_text("not a GPU")
+    client = pages(serving, FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b")), Options(jobs=tmp_path, kernel_log=None))
+
+    def jobs(gpu: str) -> list[str | None]:
+        found = samples(page(client), "DCGM_FI_DEV_GPU_UTIL")
+        return [each.labels.get("hpc_job") for each in found if each.labels["gpu"] == gpu]
+
+    assert (jobs("0"), jobs("1")) == (["1234", "1235"], [None])
+    (tmp_path / "0").unlink()
+    (tmp_path / "1").write_text("77")
+    assert (jobs("0"), jobs("1")) == ([None], ["77"])
+
+
+def test_the_kernels_log_tells_xids_that_nvml_missed_and_none_twice(serving: Serving, tmp_path: Path) -> None:
+    messages = tmp_path / "kmsg"
+    messages.write_text("4,1,1,-;NVRM: Xid (PCI:0000:4c:00): 48, before we listened\n")
+    library = FakeNvml(FakeGpu("GPU-a"))
+    client = pages(serving, library, Options(kernel_log=messages))
+
+    def count(code: str) -> float | None:
+        return value(page(client), "stethos_gpu_xid_errors_total", xid=code)
+
+    assert until(lambda: len(library.registered) == 1)
+    time.sleep(0.2)
+    with messages.open("a") as file:
+        file.write("4,2,2,-;NVRM: Xid (PCI:0000:4c:00): 79, pid=1, GPU has fallen off the bus.\n")
+        file.write("4,3,3,-;NVRM: Xid (PCI:0000:99:00): 62, another machine's GPU\n4,4,4,-;usb 1-1: new device\n")
+    library.events.append((0, 79))
+    library.events.append((0, 94))
+    assert until(lambda: count("79") == 1 and count("94") == 1)
+    time.sleep(0.7)
+    assert (count("79"), count("48"), count("62")) == (1, 0, 0)
+    assert value(page(client), "DCGM_FI_DEV_XID_ERRORS", gpu="0") in (79, 94)
+
+
+def test_a_log_that_cannot_be_read_is_done_without(serving: Serving, tmp_path: Path) -> None:
+    client = pages(serving, FakeNvml(FakeGpu("GPU-a")), Options(kernel_log=tmp_path / "none"))
+    assert value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="0") == 61
+
+
+def test_two_sources_of_one_event_are_one_and_two_events_of_one_source_are_two() -> None:
+    twice = Twice(seconds=10)
+    assert twice.is_new("nvml", 0, 79, 0.0)
+    assert not twice.is_new("kernel", 0, 79, 1.0)
+    assert twice.is_new("nvml", 0, 79, 2.0)
+    assert twice.is_new("nvml", 0, 79, 3.0)
+    assert not twice.is_new("kernel", 0, 79, 4.0)
+    assert not twice.is_new("kernel", 0, 79, 4.0)
+    assert twice.is_new("kernel", 0, 79, 30.0)
+    assert twice.is_new("nvml", 1, 79, 30.0)

@@ -1,5 +1,7 @@
 """The causal model does what hardware does: load heats, faults heat more, and the more severe the more."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from exporters.synthetic.fleet import Fleet, build
 ALL = list(range(8))
 
 
+@cache
 def settled(
     kind: str | None = None,
     fault: str | None = None,
@@ -22,8 +25,9 @@ def settled(
         fleet.add_load("node-01", ALL, kind, 0.95)
     if fault is not None:
         fleet.add_fault(fault, "node-01", 3, severity)
-    for _ in range(seconds):
-        fleet.step(1.0)
+    step = 1 if seconds < 60 else 3
+    for _ in range(seconds // step):
+        fleet.step(step)
     return fleet
 
 
@@ -165,6 +169,24 @@ def test_what_an_l40s_lacks_is_silent() -> None:
     assert np.isnan(field(fleet, "memory_temperature_celsius"))
     assert np.isnan(field(fleet, "nvlink_megabytes_per_second"))
     assert field(fleet, "power_limit_watts") == 350
+
+
+@pytest.mark.parametrize(("model", "idle", "limit"), [("H100", 70, 700), ("A100", 60, 400), ("L40S", 35, 350)])
+def test_each_model_has_its_own_power_curve(model: str, idle: float, limit: float) -> None:
+    resting, matrix, compute = (
+        field(settled(kind, model=model, seconds=120), "power_watts") for kind in (None, "matrix", "compute")
+    )
+    assert resting == pytest.approx(idle, rel=0.08)
+    assert 0.8 * limit < matrix <= 1.02 * limit
+    assert resting + 0.25 * limit < compute < 0.8 * matrix
+
+
+def test_vector_work_costs_a_board_without_stacked_memory_more_of_its_limit() -> None:
+    shares = {
+        model: field(settled("compute", model=model, seconds=120), "power_watts") / limit
+        for model, limit in (("H100", 700), ("A100", 400), ("L40S", 350))
+    }
+    assert shares["L40S"] > shares["H100"] + 0.05
 
 
 def test_the_step_length_does_not_matter_much() -> None:

@@ -97,7 +97,7 @@ def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
         try:
             if found := what():
                 return found
-        except httpx.TransportError:
+        except (httpx.TransportError, ValueError):  # not there yet, or not answering in JSON yet
             pass
         time.sleep(0.2)
     return pytest.fail(f"nothing within {seconds} s")

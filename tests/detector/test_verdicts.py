@@ -21,9 +21,9 @@ def judged(heat: float, power: float) -> verdicts.Verdict | None:
 
 
 def test_the_score_is_the_worst_evidence_over_its_threshold() -> None:
-    verdict = judged(5.0, -3.0)
+    verdict = judged(3.0, -2.5)
     assert verdict is not None
-    assert verdict.score == pytest.approx(2.5)
+    assert verdict.score == pytest.approx(1.5)
     assert verdict.cause == "cooling"
 
 

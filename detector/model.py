@@ -40,14 +40,17 @@ class Thinning:
     """Chances of what a training batch goes without, so that the model can do without it when it must.
 
     fleet: a signal of all GPUs. gpu: a signal of one GPU. kind: one GPU's peers of one kind. lonely: all its peers.
+    model: what GPU model it is.
     """
 
     fleet: float = 0.05
     gpu: float = 0.02
     kind: float = 0.2
     lonely: float = 0.1
+    model: float = 0.1
 
-    def apply(self, batch: Batch) -> Batch:
+    def apply(self, batch: Batch, unknown: int) -> Batch:
+        """unknown: the row of GPU models that were never seen."""
         nodes, kinds, signals = batch.medians.shape
         reported = torch.rand(signals) >= self.fleet
         own = reported & (torch.rand(nodes, signals) >= self.gpu)
@@ -58,7 +61,7 @@ class Thinning:
             batch.own * own.unsqueeze(-1),
             batch.medians * medians,
             batch.known * medians,
-            batch.model,
+            torch.where(torch.rand(nodes) < self.model, unknown, batch.model),
             batch.context,
             edges,
         )

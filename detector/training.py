@@ -160,13 +160,14 @@ def _optimise(
     share = np.array(splits) / sum(splits)
     network.train()
     thinning = Thinning()
+    unknown = network.embedding.num_embeddings - 1
     for iteration in range(settings.iterations):
         which = int(random.choice(len(prepared), p=share))
         gpus = prepared[which].scaled.shape[1]
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
         batch, actual = prepared[which].batch(steps), prepared[which].actual(steps)
         hidden = network.masks[torch.from_numpy(random.integers(0, len(network.masks), len(actual)))]
-        mean, log_scale = network(thinning.apply(batch), hidden)
+        mean, log_scale = network(thinning.apply(batch, unknown), hidden)
         counted = hidden & ~actual.isnan()
         loss = laplace_loss(actual.nan_to_num(), mean, log_scale, counted, _TRIM)
         optimiser.zero_grad()

@@ -163,7 +163,7 @@ class ReplaySource:
             column = self.recording.values[:, self._latest[index]]
             for row, name in self._foreign:
                 if not np.isnan(column[row]):
-                    tags = {"node": source.node, "gpu": source.gpu, "signal": name}
+                    tags = {"node": source.node, "gpu": source.gpu, "model": source.model, "signal": name}
                     samples.append((exposition.labels(tags), float(f"{column[row]:.7g}")))
         return exposition.family("stethos_signal", "gauge", "A signal of the recording that is not a GPU's.", samples)
 

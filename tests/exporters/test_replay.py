@@ -72,9 +72,9 @@ def test_known_columns_become_dcgm_in_its_units() -> None:
 def test_unknown_columns_become_signals() -> None:
     page = ReplaySource(recorded()).page("node-01")
     found = samples(page, "stethos_signal")
-    assert [each.labels for each in found] == [
-        {"node": "node-01", "gpu": gpu, "model": "H100", "signal": "flux"} for gpu in "01"
-    ]
+    model = "NVIDIA H100 80GB HBM3"
+    expected = [{"node": "node-01", "gpu": gpu, "model": model, "signal": "flux"} for gpu in "01"]
+    assert [each.labels for each in found] == expected
     assert {each.value for each in found} == {0.1}
 
 

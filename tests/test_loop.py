@@ -131,7 +131,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, subp
     }
     with (home / "up.out").open("w") as output:
         up = subprocess.Popen(
-            [ROOT / "scripts/up", "--no-train"], env=environment, stdout=output, stderr=output, text=True
+            [ROOT / "scripts/up", "--no-train"],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            text=True,
+            # A suite that runs in the background ignores SIGINT, and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             until(

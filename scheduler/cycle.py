@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -12,10 +12,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from . import placement
 from .clock import now, rfc3339
 from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
-from .jobs import Job
+from .jobs import Job, JobState
 from .nodes import Node
 from .queue import Queue
-from .store import Transaction, attempts, jobs, nodes
+from .store import Transaction, UnavailableError, attempts, jobs, nodes
 
 log = structlog.get_logger()
 
@@ -32,6 +32,8 @@ class Settings:
     expire_every: float = 1.0
     health_every: float = 5.0
     batch: int = 200
+    #: Between two passes, so that a burst of submissions is placed together.
+    place_gap: float = 0.02
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
@@ -85,22 +87,28 @@ class Cycle:
             self._queue.kicked.clear()
             try:
                 await self.place()
+                await asyncio.sleep(self.settings.place_gap)
+            except UnavailableError as error:
+                log.warning("no placement: the database cannot be used", detail=str(error))
+                await asyncio.sleep(self.settings.place_every)
             except Exception:
                 log.exception("a placement pass failed; the next one tries again")
                 await asyncio.sleep(self.settings.place_every)
 
     async def place(self) -> None:
-        """One pass. Reading, deciding and committing are one transaction: nothing changes in between."""
+        """One pass. Others go on writing while it decides; what they have changed by then is not placed on."""
+        store, batch = self._queue.store, self.settings.batch
         with self._queue.metrics.placement_seconds.time():
-            plan = await self._queue.store.write(_place, self.scores(), self.settings.batch)
+            plan, versions = await store.read(_plan, self.scores(), batch)
+            placed = await store.write(_place, plan.assignments, versions) if plan.assignments else []
         self.reasons = plan.reasons
         self._ticked_at = now()
         placements = self._queue.metrics.placements
-        placements.labels("placed").inc(len(plan.assignments))
+        placements.labels("placed").inc(len(placed))
         placements.labels("unplaceable").inc(len(plan.reasons))
-        if plan.assignments:
-            self._queue.wake({share.node for assignment in plan.assignments for share in assignment.shares})
-        if len(plan.assignments) == self.settings.batch:
+        if placed:
+            self._queue.wake({share.node for assignment in placed for share in assignment.shares})
+        if len(placed) == batch or len(placed) < len(plan.assignments):
             self._queue.kicked.set()
 
     async def expire(self) -> None:
@@ -148,15 +156,29 @@ def candidates(known: list[Node], scores: dict[Place, float]) -> list[placement.
     return [placement.candidate(node, scores) for node in known]
 
 
-def _place(tx: Transaction, scores: dict[Place, float], batch: int) -> placement.Plan:
-    waiting = jobs.waiting(tx, batch)
-    if not waiting:
-        return placement.Plan((), {})
-    plan = placement.plan(waiting, candidates(nodes.get_all(tx), scores), batch)
-    for assignment in plan.assignments:
-        looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in assignment.looks]}
-        attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, json.dumps(looks)))
-    return plan
+def _plan(tx: Transaction, scores: dict[Place, float], batch: int) -> tuple[placement.Plan, dict[str, int]]:
+    """What to place where, and the versions of the nodes that it was decided on."""
+    known = nodes.get_all(tx)
+    able = candidates(known, scores)
+    free = sum(len(node.free) for node in able if node.why_not is None)
+    waiting = jobs.waiting(tx, batch, free)
+    plan = placement.plan(waiting, able, batch) if waiting else placement.Plan((), {})
+    return plan, {node.name: node.version for node in known}
+
+
+def _place(
+    tx: Transaction, assignments: Sequence[placement.Assignment], versions: Mapping[str, int]
+) -> list[placement.Assignment]:
+    """Those that still hold: the job waits, and nothing was decided about its nodes meanwhile."""
+    current = {row["name"]: row["version"] for row in tx.all("node_versions")}
+    placed = []
+    for assignment in assignments:
+        same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
+        if same and jobs.get(tx, assignment.job).state == JobState.QUEUED:
+            looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in assignment.looks]}
+            attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, json.dumps(looks)))
+            placed.append(assignment)
+    return placed
 
 
 def _expire(tx: Transaction, silent: list[tuple[str, float]], start_seconds: float) -> list[attempts.Ended]:

@@ -62,6 +62,8 @@ class Node:
     cordons: tuple[Cordon, ...]
     #: GPU index → id of the job that holds it.
     held: dict[int, str]
+    #: Changes with whatever decides what may be placed here.
+    version: int = 1
 
     @property
     def state(self) -> NodeState:

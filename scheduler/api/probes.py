@@ -1,11 +1,10 @@
 """What machines ask: is it alive, is it ready, how is it doing."""
 
-import sqlite3
-
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ..exposition import CONTENT_TYPE
+from ..store import UnavailableError
 from .context import context
 from .endpoint import Endpoint
 from .problems import Problem
@@ -22,8 +21,8 @@ async def readyz(request: Request) -> Response:
     at = context(request)
     try:
         await at.queue.store.check()
-    except sqlite3.Error as error:
-        raise Problem(503, "the store cannot be written") from error
+    except UnavailableError as error:
+        raise Problem(503, f"the database cannot be written: {error}") from error
     if at.cycle.idle_seconds > FRESH_SECONDS:
         raise Problem(503, f"no placement pass for {at.cycle.idle_seconds:.0f} s")
     return PlainTextResponse("ok\n")

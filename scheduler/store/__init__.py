@@ -1,5 +1,7 @@
 """All truth about jobs and nodes. `Store` runs functions of the modules beside it in transactions."""
 
-from .database import Row, Store, Transaction
+from .connection import Access, Row, TakenError, UnavailableError
+from .database import Store
+from .transaction import Transaction
 
-__all__ = ["Row", "Store", "Transaction"]
+__all__ = ["Access", "Row", "Store", "TakenError", "Transaction", "UnavailableError"]

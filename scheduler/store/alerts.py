@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..nodes import WHOLE_NODE, Node
 from . import nodes
-from .database import Row, Transaction
+from .connection import Row
+from .transaction import Transaction
 
 GPU_ALERT = "GpuAnomalous"
 

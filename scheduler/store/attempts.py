@@ -16,8 +16,9 @@ from ..jobs import (
     reconcile,
 )
 from . import jobs
-from .database import Row, Transaction
+from .connection import Row
 from .nodes import tell_if_drained
+from .transaction import Transaction
 
 
 class StaleReportError(ValueError):

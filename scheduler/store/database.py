@@ -1,86 +1,74 @@
-"""The database: SQLite, write-ahead log, every commit on disk before it is answered."""
+"""The store: functions run in transactions, one thread that writes and one that reads.
+
+Writes that come while another is being committed share the next commit (group commit), each in its own
+savepoint. What is answered is on disk; what fails is undone by itself.
+"""
 
 import asyncio
-import json
-import re
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+import queue
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+import structlog
+
 from ..clock import now
+from .connection import Access, Connection, UnavailableError
+from .migration import migrate
+from .sqlite import Sqlite
+from .transaction import Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Row = sqlite3.Row
-Value = str | int | float | None
 
-_HERE = Path(__file__).parent
+log = structlog.get_logger()
 
-
-def statements(text: str) -> dict[str, str]:
-    """The named statements of a file of `-- name: x` blocks."""
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], (body.strip() for body in parts[1::2]), strict=True))
+#: Writes in one commit, at most.
+BATCH = 128
+#: Writes that may wait; more are refused, so that an answer still comes in time.
+BACKLOG = 5000
 
 
-_STATEMENTS = statements((_HERE / "queries.sql").read_text())
+@dataclass(frozen=True, slots=True)
+class _Write:
+    work: Callable[[Transaction], object]
+    loop: asyncio.AbstractEventLoop
+    answer: "asyncio.Future[object]"
+
+    def settle(self, result: object, error: Exception | None) -> None:
+        if self.answer.done():
+            return
+        if error:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(result)
 
 
-class Transaction:
-    """One open transaction: named statements, and the events that tell of its changes."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self.now = now()
-        self.events = 0
-
-    def all(self, statement: str, **values: Value) -> list[Row]:
-        return self._connection.execute(_STATEMENTS[statement], values).fetchall()
-
-    def one(self, statement: str, **values: Value) -> Row | None:
-        rows = self.all(statement, **values)
-        return rows[0] if rows else None
-
-    def change(self, statement: str, **values: Value) -> int:
-        """How many rows were changed."""
-        return self._connection.execute(_STATEMENTS[statement], values).rowcount
-
-    def advance(self, counter: str) -> int:
-        row = self.one("advance_counter", name=counter)
-        assert row is not None, counter
-        return int(row["value"])
-
-    def event(self, kind: str, subject: str, **data: object) -> None:
-        """Told in the same commit as the change itself, or not at all."""
-        self.events += 1
-        known = {key: value for key, value in data.items() if value is not None}
-        self.change(
-            "add_event",
-            sequence=self.advance("event"),
-            time=self.now,
-            type=kind,
-            subject=subject,
-            data=json.dumps(known),
-        )
+#: What came of a write: its result, or what it raised.
+_Outcome = tuple[object, Exception | None]
 
 
 class Store:
-    """One connection and one thread: SQLite has one writer, and the event loop never waits for a disk."""
+    """`database` is the path of an SQLite file, or a postgresql:// URL.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=256
-        )
-        self._connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
+    Raises UnavailableError when it cannot be opened, TakenError when another scheduler owns it.
+    """
+
+    def __init__(self, database: Path | str, access: Access = Access.OWN) -> None:
+        self._access = access
+        self._connection = connect(database, access)
+        #: The counters after the last commit, and the session in which they were read.
+        self._counters: tuple[int, dict[str, int]] = (0, {})
         migrate(self._connection)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._reading = connect(database, Access.READ)
+        self._pending: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_all, name="store-writer", daemon=True)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._listeners: list[Callable[[], None]] = []
+        self._writer.start()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener`, on the event loop, after each commit that told an event."""
@@ -90,56 +78,131 @@ class Store:
         self._listeners.remove(listener)
 
     async def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in a transaction and commit it. What it raises undoes all of it."""
+        """Run `work` in a transaction and commit it. What it raises undoes all of it.
 
-        def run() -> tuple[T, int]:
-            with self._transaction("IMMEDIATE") as transaction:
-                return work(transaction, *args, **kwargs), transaction.events
-
-        result, events = await asyncio.get_running_loop().run_in_executor(self._thread, run)
-        if events:
-            for listener in tuple(self._listeners):
-                listener()
-        return result
+        `work` changes nothing but the database: it may run in vain. Raises UnavailableError.
+        """
+        if self._pending.qsize() >= BACKLOG:
+            raise UnavailableError(f"{BACKLOG} changes wait for the database")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._pending.put(_Write(lambda tx: work(tx, *args, **kwargs), loop, answer))  # type: ignore[arg-type]
+        return await answer
 
     async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work`, which only reads, on one consistent state."""
+        """Run `work`, which only reads, on one consistent state. Raises UnavailableError."""
 
         def run() -> T:
-            with self._transaction("DEFERRED") as transaction:
-                return work(transaction, *args, **kwargs)
+            try:
+                self._reading.begin()
+                try:
+                    return work(Transaction(self._reading), *args, **kwargs)
+                finally:
+                    self._reading.rollback()
+            except Exception as error:
+                raise _explained(self._reading, error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     async def check(self) -> None:
-        """Raises sqlite3.Error when nothing can be written."""
+        """Raises UnavailableError when nothing can be written."""
         await self.write(lambda tx: tx.change("put_setting", name="checked_at", value=str(tx.now)))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True)
+        self._pending.put(None)
+        self._writer.join()
+        self._reader.shutdown(wait=True)
         self._connection.close()
+        self._reading.close()
 
-    @contextmanager
-    def _transaction(self, kind: str) -> Iterator[Transaction]:
-        self._connection.execute(f"BEGIN {kind}")
+    def _write_all(self) -> None:
+        while batch := self._take():
+            outcomes, told = self._commit(batch)
+            loops = {write.loop for write in batch}
+            for loop in loops:
+                mine = [(write, *outcome) for write, outcome in zip(batch, outcomes, strict=True) if write.loop is loop]
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._settle, mine, told)
+
+    def _take(self) -> list[_Write]:
+        """All that waits, once something does; nothing after `close`."""
+        batch: list[_Write] = []
+        while len(batch) < BATCH:
+            try:
+                write = self._pending.get(block=not batch)
+            except queue.Empty:
+                break
+            if write is None:
+                if batch:
+                    self._pending.put(None)
+                break
+            batch.append(write)
+        return batch
+
+    def _commit(self, batch: Sequence[_Write]) -> tuple[list[_Outcome], bool]:
         try:
-            yield Transaction(self._connection)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+            self._connection.begin()
+            tx = Transaction(self._connection, self._known())
+            outcomes = [self._try(tx, write, len(batch) == 1) for write in batch]
+            counters = tx.flush()
+            self._connection.commit()
+            self._counters = self._connection.session, counters
+            return outcomes, tx.events > 0
+        except Exception as error:
+            self._counters = 0, {}
+            self._undo_all()
+            failure = _explained(self._connection, error)
+            return [(None, failure)] * len(batch), False
+
+    def _known(self) -> dict[str, int]:
+        """While nobody else may have counted, the counters need not be read."""
+        session, counters = self._counters
+        return dict(counters) if self._access == Access.OWN and session == self._connection.session else {}
+
+    def _try(self, tx: Transaction, write: _Write, alone: bool) -> _Outcome:
+        tx.now = max(tx.now, now())
+        if alone:
+            return write.work(tx), None
+        mark = tx.mark()
+        self._connection.savepoint()
+        try:
+            result = write.work(tx)
+        except Exception as error:
+            if self._connection.unavailable(error):
+                raise
+            self._connection.undo()
+            tx.undo(mark)
+            return None, error
+        self._connection.release()
+        return result, None
+
+    def _undo_all(self) -> None:
+        try:
+            self._connection.rollback()
+        except Exception:
+            log.exception("a rollback failed")
+
+    def _settle(self, done: Sequence[tuple[_Write, object, Exception | None]], told: bool) -> None:
+        for write, result, error in done:
+            write.settle(result, error)
+        if told:
+            for listener in tuple(self._listeners):
+                listener()
 
 
-def migrate(connection: sqlite3.Connection, folder: Path = _HERE / "migrations") -> None:
-    """Bring the schema up to date. Each migration and its number are committed together."""
-    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY)")
-    current = connection.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0
-    for version, text in migrations(folder).items():
-        if version <= current:
-            continue
-        connection.executescript(f"BEGIN IMMEDIATE;\n{text}\nINSERT INTO schema_version VALUES ({version:d});\nCOMMIT;")
+def connect(database: Path | str, access: Access) -> Connection:
+    scheme, found, _ = str(database).partition("://")
+    if not found:
+        return Sqlite(Path(database), access)
+    if scheme not in ("postgresql", "postgres"):
+        raise UnavailableError(f"the database {scheme}://... is neither a file nor a postgresql:// URL")
+    # psycopg is loaded only where it is used.
+    from .postgresql import Postgresql
+
+    return Postgresql(str(database), access)
 
 
-def migrations(folder: Path) -> Mapping[int, str]:
-    return {int(path.name[:4]): path.read_text() for path in sorted(folder.glob("[0-9]*.sql"))}
+def _explained(connection: Connection, error: Exception) -> Exception:
+    """An error of the database itself as UnavailableError; every other one as it is."""
+    why = connection.unavailable(error)
+    return UnavailableError(why) if why else error

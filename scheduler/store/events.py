@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 
 from ..clock import rfc3339
-from .database import Row, Transaction
+from .connection import Row
+from .transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

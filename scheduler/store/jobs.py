@@ -19,7 +19,8 @@ from ..jobs import (
     rank,
 )
 from ..names import readable_name
-from .database import Row, Transaction
+from .connection import Row
+from .transaction import Transaction
 
 
 class UnknownJobError(LookupError):
@@ -28,6 +29,10 @@ class UnknownJobError(LookupError):
 
 class ReusedKeyError(ValueError):
     """The Idempotency-Key came before, with another job."""
+
+
+class FullQueueError(Exception):
+    """As many jobs wait as may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +47,51 @@ class Waiting:
     starving: bool = False
 
 
-def submit(tx: Transaction, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
-    """The accepted job, and whether this only repeats an earlier answer to the same key."""
+def submit(
+    tx: Transaction, wanted: Specification, key: str | None = None, fingerprint: str = "", limit: int | None = None
+) -> tuple[Job, bool]:
+    """The accepted job, and whether this only repeats an earlier answer to the same key.
+
+    Raises FullQueueError when `limit` jobs wait already.
+    """
     if key is not None:
         earlier = tx.one("remembered_answer", key=key)
         if earlier and earlier["fingerprint"] != fingerprint:
             raise ReusedKeyError(f"the Idempotency-Key {key!r} was used before, with another job")
         if earlier:
             return get(tx, earlier["job"]), True
+    if limit is not None and (waiting := tx.counter(_tally(JobState.QUEUED))) >= limit:
+        raise FullQueueError(f"{waiting} jobs wait already, and no more than {limit} may")
     number = tx.advance("job")
-    job = f"job-{secrets.token_hex(6)}"
-    tx.change(
-        "add_job",
-        id=job,
+    job = Job(
+        id=f"job-{secrets.token_hex(6)}",
         number=number,
         name=wanted.name or readable_name(number),
+        specification=wanted,
+        state=JobState.QUEUED,
+        retries_used=0,
+        avoid=frozenset(),
+        reason=None,
+        result=None,
+        submitted_at=tx.now,
+        started_at=None,
+        finished_at=None,
+        placement=(),
+    )
+    _add(tx, job)
+    if key is not None:
+        tx.change("remember_answer", key=key, fingerprint=fingerprint, job=job.id, now=tx.now)
+    tx.event("job.queued", job.id, name=job.name, state=job.state)
+    return job, False
+
+
+def _add(tx: Transaction, job: Job) -> None:
+    wanted = job.specification
+    tx.change(
+        "add_job",
+        id=job.id,
+        number=job.number,
+        name=job.name,
         type=wanted.type,
         gpus=wanted.gpus,
         nodes=wanted.nodes,
@@ -66,14 +101,10 @@ def submit(tx: Transaction, wanted: Specification, key: str | None = None, finge
         duration_seconds=wanted.duration_seconds,
         parameters=wanted.parameters,
         origin=wanted.origin,
-        rank=rank(wanted.priority, tx.now),
-        submitted_at=tx.now,
+        rank=rank(wanted.priority, job.submitted_at),
+        submitted_at=job.submitted_at,
     )
-    if key is not None:
-        tx.change("remember_answer", key=key, fingerprint=fingerprint, job=job, now=tx.now)
-    accepted = get(tx, job)
-    tx.event("job.queued", job, name=accepted.name, state=accepted.state)
-    return accepted, False
+    tx.advance(_tally(JobState.QUEUED))
 
 
 def get(tx: Transaction, name: str, attempts: bool = False) -> Job:
@@ -96,8 +127,13 @@ def page(tx: Transaction, state: JobState | None, before: int, limit: int) -> li
 
 
 def counts(tx: Transaction) -> dict[JobState, int]:
-    found = {JobState(row["state"]): int(row["jobs"]) for row in tx.all("job_counts")}
-    return {state: found.get(state, 0) for state in JobState}
+    found = {row["name"]: int(row["value"]) for row in tx.all("job_counts")}
+    return {state: found[_tally(state)] for state in JobState}
+
+
+def _tally(state: JobState) -> str:
+    """The counter of the jobs in a state."""
+    return f"jobs.{state}"
 
 
 def oldest_waiting(tx: Transaction) -> float | None:
@@ -110,8 +146,11 @@ def finished_since(tx: Transaction, since: float) -> int:
     return int(row["jobs"]) if row else 0
 
 
-def waiting(tx: Transaction, limit: int) -> list[Waiting]:
-    """The first of the queue, of each shape apart: jobs that fit nowhere hide no others."""
+def waiting(tx: Transaction, limit: int, free: int) -> list[Waiting]:
+    """The first of the queue, of each shape apart: jobs that fit nowhere hide no others.
+
+    Of each shape one more than `free` GPUs could take, and at most `limit`.
+    """
     found = [
         Waiting(
             row["id"],
@@ -122,7 +161,9 @@ def waiting(tx: Transaction, limit: int) -> list[Waiting]:
             tx.now - row["submitted_at"] > AGEING_SECONDS,
         )
         for shape in tx.all("waiting_shapes")
-        for row in tx.all("waiting_of_shape", gpus=shape["gpus"], nodes=shape["nodes"], limit=limit)
+        for row in tx.all(
+            "waiting_of_shape", gpus=shape["gpus"], nodes=shape["nodes"], limit=min(limit, free // shape["gpus"] + 1)
+        )
     ]
     return sorted(found, key=lambda job: job.rank)
 
@@ -151,6 +192,8 @@ def move(tx: Transaction, job: Job, new: JobState, told: str | None = None, **ch
         finished_at=moved.finished_at,
     )
     assert changed == 1, f"job {job.id} was not {job.state}"
+    tx.advance(_tally(job.state), -1)
+    tx.advance(_tally(new))
     tx.event(
         told or f"job.{new}",
         job.id,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ..nodes import (
     WHOLE_NODE,
@@ -14,21 +15,32 @@ from ..nodes import (
     may_drain,
     may_undrain,
 )
-from .database import Row, Transaction
+from .connection import Row
+from .transaction import Transaction
 
 
 class UnknownNodeError(LookupError):
     """There is no such node, or it has no such GPU."""
 
 
+class ChangedNodeError(ValueError):
+    """The node is not as the caller has seen it."""
+
+
 def register(tx: Transaction, name: str, rack: str | None, kind: str, gpus: Iterable[Gpu]) -> Node:
     """Make a node known, or renew what is known of it; drains, cordons and jobs stay as they are."""
     described = json.dumps([{"gpu": gpu.index, "uuid": gpu.uuid, "model": gpu.model} for gpu in gpus])
     before = tx.one("node", name=name)
-    tx.change("put_node", name=name, rack=rack, kind=kind, gpus=described, now=tx.now)
-    if before is None or (before["gpus"], before["rack"]) != (described, rack):
+    if before is None or (before["gpus"], before["rack"], before["kind"]) != (described, rack, kind):
+        tx.change("put_node", name=name, rack=rack, kind=kind, gpus=described, now=tx.now)
         tx.event("node.registered", name)
     return get(tx, name)
+
+
+def expect(tx: Transaction, name: str, versions: frozenset[int] | None) -> None:
+    """Raises ChangedNodeError unless the node has one of these versions; None is any."""
+    if versions is not None and (found := get(tx, name).version) not in versions:
+        raise ChangedNodeError(f"node {name} has changed: it is at version {found}")
 
 
 def get(tx: Transaction, name: str) -> Node:
@@ -97,7 +109,10 @@ def cordon(tx: Transaction, name: str, gpu: int, source: str, reason: str, expir
     """Keep new work off a GPU (or WHOLE_NODE). Whether it is new; a known one is only renewed."""
     node = get(tx, name)
     _require(node, gpu)
-    new = all((known.gpu, known.source) != (gpu, source) for known in node.cordons)
+    reasons = {(known.gpu, known.source): known.reason for known in node.cordons}
+    new = (gpu, source) not in reasons
+    if reasons.get((gpu, source)) != reason:
+        tx.change("touch_node", name=name)
     tx.change("put_cordon", node=name, gpu=gpu, source=source, reason=reason, since=tx.now, expires_at=expires_at)
     if new:
         owner = Owner.PERSON if source == Owner.PERSON else Owner.STETHOS
@@ -115,6 +130,8 @@ def uncordon(tx: Transaction, name: str, gpu: int, source: str | None = None, re
         lifted = tx.all("lift_all_cordons", node=name, gpu=gpu)
     else:
         lifted = tx.all("lift_cordon", node=name, gpu=gpu, source=source)
+    if lifted:
+        tx.change("touch_node", name=name)
     if not lifted or any(row["gpu"] == gpu for row in tx.all("cordons_of", node=name)):
         return bool(lifted)
     owner = Owner.PERSON if source is None else Owner.STETHOS
@@ -144,7 +161,21 @@ def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:
     drain = None
     if row["drain_owner"]:
         drain = Drain(row["drain_reason"], Owner(row["drain_owner"]), row["drain_since"])
-    gpus = tuple(Gpu(gpu["gpu"], gpu["uuid"], gpu["model"]) for gpu in json.loads(row["gpus"]))
     return Node(
-        row["name"], row["rack"], row["kind"], gpus, bool(row["reachable"]), row["reason"], drain, cordons, held
+        row["name"],
+        row["rack"],
+        row["kind"],
+        _gpus(row["gpus"]),
+        bool(row["reachable"]),
+        row["reason"],
+        drain,
+        cordons,
+        held,
+        row["version"],
     )
+
+
+@lru_cache(maxsize=16_384)
+def _gpus(described: str) -> tuple[Gpu, ...]:
+    """Read once for each node, since it hardly ever changes."""
+    return tuple(Gpu(gpu["gpu"], gpu["uuid"], gpu["model"]) for gpu in json.loads(described))

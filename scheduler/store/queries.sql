@@ -1,7 +1,21 @@
 -- Every statement, by name. Parameters are :named.
 
--- name: advance_counter
-UPDATE counters SET value = value + 1 WHERE name = :name RETURNING value;
+-- name: lock_schema
+-- Whoever comes second waits for the first to commit.
+UPDATE schema_version SET version = version;
+
+-- name: schema_version
+SELECT max(version) AS version FROM schema_version;
+
+-- name: add_schema_version
+INSERT INTO schema_version (version) VALUES (:version);
+
+-- name: hold_counter
+-- Changes nothing, but keeps others from it until the commit.
+UPDATE counters SET value = value WHERE name = :name RETURNING value;
+
+-- name: set_counter
+UPDATE counters SET value = :value WHERE name = :name;
 
 -- name: read_counter
 SELECT value FROM counters WHERE name = :name;
@@ -11,6 +25,16 @@ INSERT INTO events (sequence, time, type, subject, data) VALUES (:sequence, :tim
 
 -- name: events_after
 SELECT sequence, time, type, subject, data FROM events WHERE sequence > :after ORDER BY sequence LIMIT :limit;
+
+-- name: oldest_event
+SELECT min(sequence) AS sequence FROM events;
+
+-- name: forget_old_events
+-- Events are as old as their sequence says, so the oldest few are looked at, never all.
+DELETE FROM events WHERE sequence < :below AND time < :before;
+
+-- name: forget_events
+DELETE FROM events WHERE sequence < :below;
 
 -- name: add_job
 INSERT INTO jobs (id, number, name, type, gpus, nodes, priority, timeout_seconds, retries, duration_seconds,
@@ -28,10 +52,10 @@ SELECT * FROM jobs WHERE number < :before ORDER BY number DESC LIMIT :limit;
 SELECT * FROM jobs WHERE state = :state AND number < :before ORDER BY number DESC LIMIT :limit;
 
 -- name: job_counts
-SELECT state, count(*) AS jobs FROM jobs GROUP BY state;
+SELECT name, value FROM counters WHERE name LIKE 'jobs.%';
 
 -- name: oldest_waiting
-SELECT min(submitted_at) AS submitted_at FROM jobs WHERE state = 'queued';
+SELECT submitted_at FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1;
 
 -- name: finished_since
 SELECT count(*) AS jobs FROM jobs WHERE finished_at >= :since;
@@ -47,7 +71,17 @@ UPDATE jobs SET state = :new, reason = :reason, result = :result, placement = :p
 WHERE id = :id AND state = :old;
 
 -- name: waiting_shapes
-SELECT gpus, nodes FROM jobs WHERE state = 'queued' GROUP BY gpus, nodes;
+-- From each shape to the next one in the index, so that a long queue costs no more than a short one.
+WITH RECURSIVE shapes (gpus, nodes) AS (
+    SELECT gpus, nodes FROM jobs
+    WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY gpus, nodes, rank LIMIT 1)
+    UNION ALL
+    SELECT jobs.gpus, jobs.nodes FROM shapes JOIN jobs ON jobs.id = (
+        SELECT later.id FROM jobs AS later
+        WHERE later.state = 'queued' AND (later.gpus, later.nodes) > (shapes.gpus, shapes.nodes)
+        ORDER BY later.gpus, later.nodes, later.rank LIMIT 1)
+)
+SELECT gpus, nodes FROM shapes;
 
 -- name: waiting_of_shape
 SELECT id, gpus, nodes, rank, avoid, submitted_at FROM jobs
@@ -76,8 +110,9 @@ WHERE fence = :fence AND state IN ('assigned', 'running');
 -- name: overdue_attempts
 SELECT attempts.fence, attempts.job, attempts.state, jobs.timeout_seconds
 FROM attempts JOIN jobs ON jobs.id = attempts.job
-WHERE (attempts.state = 'running' AND attempts.started_at + jobs.timeout_seconds <= :now)
-   OR (attempts.state = 'assigned' AND attempts.placed_at + :start_seconds <= :now);
+WHERE attempts.state IN ('assigned', 'running') AND (
+    (attempts.state = 'running' AND attempts.started_at + jobs.timeout_seconds <= :now)
+    OR (attempts.state = 'assigned' AND attempts.placed_at + :start_seconds <= :now));
 
 -- name: add_part
 INSERT INTO parts (fence, node, gpus, state) VALUES (:fence, :node, :gpus, 'assigned');
@@ -120,16 +155,24 @@ SELECT * FROM nodes WHERE name = :name;
 -- name: put_node
 INSERT INTO nodes (name, rack, kind, gpus, reachable, reason, registered_at)
 VALUES (:name, :rack, :kind, :gpus, 0, 'not heard yet', :now)
-ON CONFLICT (name) DO UPDATE SET rack = excluded.rack, kind = excluded.kind, gpus = excluded.gpus;
+ON CONFLICT (name) DO UPDATE SET rack = excluded.rack, kind = excluded.kind, gpus = excluded.gpus,
+                                 version = nodes.version + 1;
 
 -- name: remove_node
 DELETE FROM nodes WHERE name = :name;
 
 -- name: set_reachable
-UPDATE nodes SET reachable = :reachable, reason = :reason WHERE name = :name;
+UPDATE nodes SET reachable = :reachable, reason = :reason, version = version + 1 WHERE name = :name;
 
 -- name: set_drain
-UPDATE nodes SET drain_reason = :reason, drain_owner = :owner, drain_since = :since WHERE name = :name;
+UPDATE nodes SET drain_reason = :reason, drain_owner = :owner, drain_since = :since, version = version + 1
+WHERE name = :name;
+
+-- name: touch_node
+UPDATE nodes SET version = version + 1 WHERE name = :name;
+
+-- name: node_versions
+SELECT name, version FROM nodes;
 
 -- name: cordons
 SELECT * FROM cordons;
@@ -185,3 +228,13 @@ SELECT value FROM settings WHERE name = :name;
 -- name: put_setting
 INSERT INTO settings (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: add_token
+INSERT INTO tokens (name, hash, scopes, created_at, expires_at)
+VALUES (:name, :hash, :scopes, :now, :expires_at) ON CONFLICT (name) DO NOTHING;
+
+-- name: tokens
+SELECT name, hash, scopes, created_at, expires_at FROM tokens ORDER BY name;
+
+-- name: remove_token
+DELETE FROM tokens WHERE name = :name;

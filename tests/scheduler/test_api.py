@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from scheduler.api import ENDPOINTS, VERSION, Configuration, application, openapi
 
-from .processes import Scheduler
+from .processes import Scheduler, until
 
 PROBLEM = "application/problem+json"
 
@@ -149,8 +149,8 @@ def test_why_a_job_waits_is_told(scheduler: Scheduler) -> None:
     found = scheduler.get(f"/v1/jobs/{job['id']}/decision")
     assert found["placed"] is False
     assert [(look["node"], look["fits"], look["free"]) for look in found["candidates"]] == [("wide", False, 4)]
-    waiting = scheduler.becomes(job, "queued")
-    assert waiting["reason"] == "needs 8 GPUs on one node; the largest node has 4"
+    reason = "needs 8 GPUs on one node; the largest node has 4"
+    until(lambda: scheduler.job(job["id"])["reason"] == reason)
 
 
 def test_why_a_job_went_where_it_went_is_kept(scheduler: Scheduler) -> None:

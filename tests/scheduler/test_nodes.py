@@ -1,10 +1,10 @@
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from scheduler.nodes import Drain, Gpu, NodeState, Owner, may_drain, may_undrain
-from scheduler.store import Store, nodes
-from scheduler.store.database import Transaction
+from scheduler.store import Store, Transaction, nodes
 
 from .processes import Scheduler, until
 
@@ -140,8 +140,7 @@ def test_stethos_never_touches_a_drain_of_a_person(tmp_path: Path) -> None:
         nodes.drain(tx, "n", "score", Owner.STETHOS)
         return [*reasons, str(nodes.undrain(tx, "n", Owner.STETHOS).state)]
 
-    with store._transaction("IMMEDIATE") as tx:
-        assert story(tx) == ["mine", "mine", NodeState.HEALTHY]
+    assert asyncio.run(store.write(story)) == ["mine", "mine", NodeState.HEALTHY]
     store.close()
 
 

@@ -1,0 +1,1 @@
+"""How fast the scheduler is: `python -m scheduler.bench`. Every figure comes from real processes."""

@@ -1,4 +1,4 @@
-"""python -m scheduler serve | agent"""
+"""python -m scheduler serve | agent | token"""
 
 from pathlib import Path
 
@@ -19,6 +19,12 @@ HOME = click.option(
 TOKEN_FILE = click.option(
     "--token-file", type=click.Path(path_type=Path), help="The token, made there if missing.  [default: HOME/token]"
 )
+DATABASE = click.option(
+    "--database",
+    envvar="STETHOS_DATABASE",
+    metavar="URL",
+    help="SQLite file, or postgresql://...  [default: HOME/scheduler.sqlite]",
+)
 
 
 @main.command()
@@ -27,7 +33,7 @@ TOKEN_FILE = click.option(
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes a free one.")
 @click.option("--prometheus", metavar="URL", help="Where the anomaly scores are read; without it there are none.")
-@click.option("--database", type=click.Path(path_type=Path), help="SQLite file.  [default: HOME/scheduler.sqlite]")
+@DATABASE
 @click.option("--workload", type=click.FloatRange(0, 50), help="Jobs per minute that the generator submits.")
 @click.option("--block-score", type=click.FloatRange(min=0), default=1.0, help="No new work from this score on.")
 @click.option("--clear-score", type=click.FloatRange(min=0), default=0.7, help="Work again under this score ...")
@@ -38,6 +44,11 @@ TOKEN_FILE = click.option(
 @click.option(
     "--node-timeout", type=click.FloatRange(min=3), default=10.0, help="Seconds of silence after which a node is lost."
 )
+@click.option("--queue-limit", type=click.IntRange(min=1), default=1_000_000, help="Jobs that may wait at most.")
+@click.option(
+    "--keep-events", type=click.IntRange(min=1), default=1_000_000, help="Events kept at most; older ones are gone."
+)
+@click.option("--keep-days", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Events kept at most ...")
 def serve(**options: object) -> None:
     """Keep the queue, place the jobs, serve the API and the console."""
     from .serve import run
@@ -56,6 +67,52 @@ def serve(**options: object) -> None:
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run
+
+    run(**options)  # type: ignore[arg-type]
+
+
+@main.group()
+def token() -> None:
+    """API tokens with scopes, beside the one in HOME/token, which may do everything."""
+
+
+@token.command()
+@HOME
+@DATABASE
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(["read", "jobs:write", "nodes:admin", "alerts:write"]),
+    help="What it may do; may be given several times.",
+)
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="After so many it is void.")
+def create(**options: object) -> None:
+    """Make a token and print it: it cannot be shown again."""
+    from .tokens import create as run
+
+    run(**options)  # type: ignore[arg-type]
+
+
+@token.command("list")
+@HOME
+@DATABASE
+def list_tokens(**options: object) -> None:
+    """Names, scopes and dates."""
+    from .tokens import show
+
+    show(**options)  # type: ignore[arg-type]
+
+
+@token.command()
+@HOME
+@DATABASE
+@click.argument("name")
+def revoke(**options: object) -> None:
+    """Make a token void, within a second."""
+    from .tokens import revoke as run
 
     run(**options)  # type: ignore[arg-type]
 

@@ -1,23 +1,58 @@
-"""The bearer token: made by whoever needs it first, kept in a file that only its owner reads."""
+"""Who may do what: the bootstrap token in a file that only its owner reads, and tokens with scopes in the store."""
 
 import hmac
 import os
 import secrets
 import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 
+import structlog
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
 
 from .api.problems import problem
+from .clock import now
+from .store import UnavailableError
+from .store.tokens import Token, digest
+
+log = structlog.get_logger()
 
 COOKIE = "stethos"
 #: A form on another site cannot send this header, so the cookie alone changes nothing.
 CONSOLE_HEADER = "X-Stethos-Console"
 
+HOW_TO_ASK = f"send 'Authorization: Bearer TOKEN'; with the console's cookie, changes need {CONSOLE_HEADER}: 1"
+
 #: Open to everybody, everywhere: the probes, and the two pages that lead to a login.
 OPEN = frozenset({"/livez", "/readyz", "/login", "/"})
+
+#: Beyond loopback a token that people made up is no protection.
+SHORTEST_TOKEN = 20
+#: How long a token works on after it was revoked, at most.
+KNOWN_SECONDS = 1.0
+
+
+class Scope(StrEnum):
+    READ = "read"
+    JOBS = "jobs:write"
+    NODES = "nodes:admin"
+    ALERTS = "alerts:write"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks."""
+
+    name: str
+    scopes: frozenset[str]
+
+
+BOOTSTRAP = Principal("bootstrap", frozenset(Scope))
 
 
 def token(path: Path) -> str:
@@ -43,35 +78,73 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-class RequireToken:
-    """ASGI middleware: /v1 always needs the token, everything else too once we listen beyond loopback."""
+def check_exposure(host: str, token: str, path: Path) -> None:
+    """Raises ValueError where a token that can be guessed would be all that guards an address others reach."""
+    if not is_loopback(host) and len(token) < SHORTEST_TOKEN:
+        raise ValueError(
+            f"the token in {path} has {len(token)} characters; to listen on {host}, beyond loopback, "
+            f"it needs {SHORTEST_TOKEN} (remove the file and one is made)"
+        )
 
-    def __init__(self, app: ASGIApp, token: str, loopback: bool) -> None:
+
+class Keys:
+    """Finds who a token belongs to. Stored tokens are read again every second, and only when one is used."""
+
+    def __init__(self, bootstrap: str, read: Callable[[], Awaitable[list[Token]]]) -> None:
+        self._bootstrap = bootstrap.encode()
+        self._read = read
+        self._known: dict[str, Token] = {}
+        self._read_at = float("-inf")
+
+    async def find(self, given: str) -> Principal | None:
+        if hmac.compare_digest(given.encode(), self._bootstrap):
+            return BOOTSTRAP
+        found = (await self._stored()).get(digest(given)) if given else None
+        if found is None or (found.expires_at is not None and found.expires_at <= now()):
+            return None
+        return Principal(found.name, found.scopes)
+
+    async def _stored(self) -> dict[str, Token]:
+        if now() - self._read_at > KNOWN_SECONDS:
+            try:
+                self._known = {token.hash: token for token in await self._read()}
+                self._read_at = now()
+            except UnavailableError as error:
+                log.warning("tokens cannot be read; those known before stay valid", detail=str(error))
+        return self._known
+
+
+class RequireToken:
+    """ASGI middleware: /v1 always needs a token, everything else too once we listen beyond loopback.
+
+    Whom it belongs to stands in the connection's state; the endpoints look at the scopes.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, loopback: bool) -> None:
         self._app = app
-        self._token = token.encode()
+        self._keys = keys
         self._loopback = loopback
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._may_pass(scope):
-            await self._app(scope, receive, send)
-            return
-        detail = f"send 'Authorization: Bearer TOKEN'; with the console's cookie, changes need {CONSOLE_HEADER}: 1"
-        answer = problem(401, detail, scope["path"], headers={"WWW-Authenticate": "Bearer"})
-        await answer(scope, receive, send)
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._is_guarded(scope["path"]):
+            principal = await self._principal(scope)
+            if principal is None:
+                answer = problem(401, HOW_TO_ASK, scope["path"], headers={"WWW-Authenticate": "Bearer"})
+                await answer(scope, receive, send)
+                return
+            scope.setdefault("state", {})["principal"] = principal
+        await self._app(scope, receive, send)
 
-    def _may_pass(self, scope: Scope) -> bool:
-        path: str = scope["path"]
-        if path in OPEN or (self._loopback and not path.startswith("/v1")):
-            return True
+    def _is_guarded(self, path: str) -> bool:
+        return path not in OPEN and (path.startswith("/v1") or not self._loopback)
+
+    async def _principal(self, scope: Connection) -> Principal | None:
         headers = Headers(scope=scope)
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self.knows(given.strip())
+            return await self._keys.find(given.strip())
         same_site = scope["method"] in ("GET", "HEAD") or headers.get(CONSOLE_HEADER) == "1"
-        return same_site and self.knows(cookie(headers))
-
-    def knows(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token)
+        return await self._keys.find(cookie(headers)) if same_site else None
 
 
 def cookie(headers: Headers) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from .health import HealthUnavailableError, Place, Prometheus, Reading, Threshol
 from .jobs import Job, JobState
 from .nodes import Node
 from .queue import Queue
-from .store import Transaction, UnavailableError, attempts, jobs, nodes
+from .store import Transaction, UnavailableError, attempts, events, jobs, nodes
 
 log = structlog.get_logger()
 
@@ -34,6 +34,8 @@ class Settings:
     batch: int = 200
     #: Between two passes, so that a burst of submissions is placed together.
     place_gap: float = 0.02
+    keep_events: int = 1_000_000
+    keep_event_seconds: float = 30 * 86_400.0
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
@@ -56,11 +58,12 @@ class Cycle:
         """Needs a running event loop."""
         add = self._scheduler.add_job
         add(self._queue.kicked.set, "interval", seconds=self.settings.place_every, id="place")
-        add(self.expire, "interval", seconds=self.settings.expire_every, id="expire")
+        add(_calmly, "interval", args=[self.expire], seconds=self.settings.expire_every, id="expire")
         if self._prometheus:
             add(
-                self.read_health,
+                _calmly,
                 "interval",
+                args=[self.read_health],
                 seconds=self.settings.health_every,
                 id="health",
                 next_run_time=datetime.now(UTC),
@@ -120,7 +123,7 @@ class Cycle:
             for node in await queue.store.read(nodes.get_all)
             if node.reachable and now() - queue.heard.get(node.name, queue.started_at) > lost
         ]
-        ended = await queue.store.write(_expire, silent, self.settings.start_seconds)
+        ended = await queue.store.write(_expire, silent, self.settings)
         for name, seconds in silent:
             log.warning("node lost", node=name, silent_seconds=round(seconds, 1))
         queue.finished(ended)
@@ -152,6 +155,14 @@ class Cycle:
         return {place: health.score for place, health in found if health}
 
 
+async def _calmly(work: Callable[[], Awaitable[None]]) -> None:
+    """Periodic work that the database cannot take now is done the next time."""
+    try:
+        await work()
+    except UnavailableError as error:
+        log.warning("the database cannot be used", work=getattr(work, "__name__", ""), detail=str(error))
+
+
 def candidates(known: list[Node], scores: dict[Place, float]) -> list[placement.Candidate]:
     return [placement.candidate(node, scores) for node in known]
 
@@ -181,14 +192,15 @@ def _place(
     return placed
 
 
-def _expire(tx: Transaction, silent: list[tuple[str, float]], start_seconds: float) -> list[attempts.Ended]:
-    ended = attempts.expire(tx, start_seconds)
+def _expire(tx: Transaction, silent: list[tuple[str, float]], settings: Settings) -> list[attempts.Ended]:
+    ended = attempts.expire(tx, settings.start_seconds)
     for name, seconds in silent:
         reason = f"not heard for {seconds:.0f} s"
         nodes.set_reachable(tx, name, False, reason)
         ended += attempts.lose_node(tx, name, f"node lost: {name} was {reason}")
     nodes.expire_cordons(tx)
     tx.change("forget_answers", before=tx.now - 86_400)
+    events.prune(tx, settings.keep_events, settings.keep_event_seconds)
     return ended
 
 

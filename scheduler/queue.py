@@ -1,7 +1,8 @@
 """The queue as its callers see it: submit, cancel, heartbeat, report. Truth is in the store alone."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -15,9 +16,16 @@ from .store.alerts import Alert
 
 log = structlog.get_logger()
 
+#: The versions of a node that a change is meant for; None is any.
+Versions = frozenset[int] | None
+
 
 class BusyNodeError(ValueError):
     """The node cannot be removed: it has jobs."""
+
+
+class BusyKeyError(ValueError):
+    """Another request with the same Idempotency-Key is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +46,11 @@ class Orders:
 
 
 class Queue:
-    def __init__(self, store: Store, metrics: Metrics, alert_ttl_seconds: float = 900.0) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, alert_ttl_seconds: float = 900.0, limit: int | None = None
+    ) -> None:
         self.store = store
+        self.limit = limit
         self.alert_ttl_seconds = alert_ttl_seconds
         self.metrics = metrics
         #: Set whenever a placement pass could find something new to do.
@@ -47,13 +58,28 @@ class Queue:
         #: When each node was last heard; in memory, because a lease is about elapsed time, not about dates.
         self.heard: dict[str, float] = {}
         self.started_at = now()
+        self._keys: set[str] = set()
         self._sleepers: dict[str, set[asyncio.Event]] = {}
 
     async def submit(self, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
-        """Once this returns, the job is on disk."""
-        job, repeated = await self.store.write(jobs.submit, wanted, key, fingerprint)
+        """Once this returns, the job is on disk. Raises BusyKeyError, FullQueueError, ReusedKeyError."""
+        if key is None:
+            job, repeated = await self.store.write(jobs.submit, wanted, limit=self.limit)
+        else:
+            with self._only_one(key):
+                job, repeated = await self.store.write(jobs.submit, wanted, key, fingerprint, self.limit)
         self.kicked.set()
         return job, repeated
+
+    @contextmanager
+    def _only_one(self, key: str) -> Iterator[None]:
+        if key in self._keys:
+            raise BusyKeyError("a request with this Idempotency-Key is being answered; wait for that answer")
+        self._keys.add(key)
+        try:
+            yield
+        finally:
+            self._keys.discard(key)
 
     async def cancel(self, name: str) -> Job:
         job = await self.store.write(attempts.cancel, name)
@@ -83,25 +109,26 @@ class Queue:
         self.kicked.set()
         return node
 
-    async def remove(self, name: str, force: bool) -> None:
+    async def remove(self, name: str, force: bool, versions: Versions = None) -> None:
         """Raises BusyNodeError while jobs run there, unless forced: then they are queued again."""
-        self.finished(await self.store.write(_remove, name, force))
+        self.finished(await self.store.write(_remove, name, force, versions))
         self.heard.pop(name, None)
         self.kicked.set()
 
-    async def drain(self, name: str, reason: str) -> Node:
-        return await self.store.write(nodes.drain, name, reason, Owner.PERSON)
+    async def drain(self, name: str, reason: str, versions: Versions = None) -> Node:
+        """This and the next raise ChangedNodeError unless the node has one of `versions`."""
+        return await self.store.write(_drain, name, reason, versions)
 
-    async def undrain(self, name: str) -> Node:
-        node = await self.store.write(nodes.undrain, name, Owner.PERSON)
+    async def undrain(self, name: str, versions: Versions = None) -> Node:
+        node = await self.store.write(_undrain, name, versions)
         self.kicked.set()
         return node
 
-    async def cordon(self, name: str, gpu: int, reason: str) -> Node:
-        return await self.store.write(_cordon, name, gpu, reason)
+    async def cordon(self, name: str, gpu: int, reason: str, versions: Versions = None) -> Node:
+        return await self.store.write(_cordon, name, gpu, reason, versions)
 
-    async def uncordon(self, name: str, gpu: int) -> Node:
-        node = await self.store.write(_uncordon, name, gpu)
+    async def uncordon(self, name: str, gpu: int, versions: Versions = None) -> Node:
+        node = await self.store.write(_uncordon, name, gpu, versions)
         self.kicked.set()
         return node
 
@@ -204,7 +231,8 @@ def _receive(tx: Transaction, received: list[Alert], ttl_seconds: float) -> list
     return [alerts.receive(tx, alert, ttl_seconds) for alert in received]
 
 
-def _remove(tx: Transaction, name: str, force: bool) -> list[attempts.Ended]:
+def _remove(tx: Transaction, name: str, force: bool, versions: Versions) -> list[attempts.Ended]:
+    nodes.expect(tx, name, versions)
     held = nodes.get(tx, name).held
     if held and not force:
         raise BusyNodeError(f"node {name} has {len(set(held.values()))} jobs; drain it first, or use force=true")
@@ -213,11 +241,23 @@ def _remove(tx: Transaction, name: str, force: bool) -> list[attempts.Ended]:
     return ended
 
 
-def _cordon(tx: Transaction, name: str, gpu: int, reason: str) -> Node:
+def _drain(tx: Transaction, name: str, reason: str, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
+    return nodes.drain(tx, name, reason, Owner.PERSON)
+
+
+def _undrain(tx: Transaction, name: str, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
+    return nodes.undrain(tx, name, Owner.PERSON)
+
+
+def _cordon(tx: Transaction, name: str, gpu: int, reason: str, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
     nodes.cordon(tx, name, gpu, Owner.PERSON, reason)
     return nodes.get(tx, name)
 
 
-def _uncordon(tx: Transaction, name: str, gpu: int) -> Node:
+def _uncordon(tx: Transaction, name: str, gpu: int, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
     nodes.uncordon(tx, name, gpu)
     return nodes.get(tx, name)

@@ -1,17 +1,20 @@
 """What `python -m scheduler serve` puts together."""
 
+import re
+import sys
 from pathlib import Path
 
 import click
 import structlog
 
 from .api import Configuration, application
-from .auth import is_loopback
+from .auth import check_exposure, is_loopback
 from .auth import token as read_token
 from .cycle import Settings
 from .health import Thresholds
 from .server import BusyPortError, listen
 from .server import serve as serve_on
+from .store import Store, UnavailableError
 
 log = structlog.get_logger()
 
@@ -22,33 +25,57 @@ def run(
     host: str,
     port: int,
     prometheus: str | None,
-    database: Path | None,
+    database: str | None,
     workload: float | None,
     block_score: float,
     clear_score: float,
     clear_seconds: float,
     alert_ttl: float,
     node_timeout: float,
+    queue_limit: int,
+    keep_events: int,
+    keep_days: float,
 ) -> None:
     token_file = token_file or home / "token"
     try:
         token = read_token(token_file)
+        check_exposure(host, token, token_file)
         thresholds = Thresholds(block_score, clear_score, clear_seconds)
         listening = listen(host, port)
-    except (BusyPortError, OSError, ValueError) as error:
+        where = database_in(home, database)
+        store = Store(where)
+    except (BusyPortError, UnavailableError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+    # The event loop gets its turn soon, even while a placement pass computes.
+    sys.setswitchinterval(0.001)
     configuration = Configuration(
-        database=database or home / "scheduler.sqlite",
+        store=store,
         token=token,
         token_file=token_file,
         loopback=is_loopback(host),
         prometheus=prometheus,
         workload=workload,
         alert_ttl_seconds=alert_ttl,
-        settings=Settings(lost_seconds=node_timeout, thresholds=thresholds),
+        queue_limit=queue_limit,
+        settings=Settings(
+            lost_seconds=node_timeout,
+            thresholds=thresholds,
+            keep_events=keep_events,
+            keep_event_seconds=keep_days * 86_400,
+        ),
     )
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}"
-    log.info("scheduler", url=url, database=str(configuration.database), prometheus=prometheus)
+    log.info("scheduler", url=url, database=without_password(str(where)), prometheus=prometheus)
     click.echo(f"Stethos: {url}/login?token={token}")
     serve_on(application(configuration), listening)
+
+
+def database_in(home: Path, database: str | None) -> Path | str:
+    """What was asked for, or the default: a file in the state folder."""
+    return database or home / "scheduler.sqlite"
+
+
+def without_password(database: str) -> str:
+    """A URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", database)

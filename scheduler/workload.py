@@ -8,7 +8,8 @@ import structlog
 
 from .jobs import JobType, Priority, Specification
 from .queue import Queue
-from .store import events
+from .store import UnavailableError, events
+from .store.jobs import FullQueueError
 
 log = structlog.get_logger()
 
@@ -83,6 +84,8 @@ class Workload:
                 due += self._gap()
                 try:
                     await self._queue.submit(draw(self._random))
+                except (FullQueueError, UnavailableError) as error:
+                    log.warning("the generator's job was refused", detail=str(error))
                 except Exception:
                     log.exception("the generator could not submit a job")
 

@@ -11,17 +11,18 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from ..auth import RequireToken
+from ..auth import Keys, RequireToken
 from ..cycle import Cycle, Settings
 from ..exposition import Metrics
 from ..health import Prometheus
 from ..queue import Queue
-from ..store import Store
+from ..store import Store, UnavailableError, tokens
+from ..store.jobs import FullQueueError
 from ..workload import Workload
 from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, workload
 from .context import Context
 from .endpoint import Endpoint
-from .problems import Problem, on_crash, on_http_error, on_problem
+from .problems import Problem, on_crash, on_http_error, on_problem, on_unavailable
 
 VERSION = "0.1.0"
 
@@ -40,7 +41,7 @@ ENDPOINTS: Sequence[Endpoint] = [
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    database: Path
+    store: Store
     token: str
     token_file: Path
     loopback: bool = True
@@ -48,22 +49,25 @@ class Configuration:
     #: Jobs per minute of the generator; None leaves it as it was.
     workload: float | None = None
     alert_ttl_seconds: float = 900.0
+    #: Jobs that may wait; further ones are refused until some have gone.
+    queue_limit: int = 1_000_000
     settings: Settings = field(default_factory=Settings)
 
 
 def application(configuration: Configuration) -> Starlette:
-    """The scheduler as an ASGI application; its periodic work runs within its lifespan."""
+    """The scheduler as an ASGI application; its periodic work runs within its lifespan, which closes the store."""
+    store = configuration.store
+    keys = Keys(configuration.token, lambda: store.read(tokens.get_all))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        store = Store(configuration.database)
         metrics = Metrics()
-        queue = Queue(store, metrics, configuration.alert_ttl_seconds)
+        queue = Queue(store, metrics, configuration.alert_ttl_seconds, configuration.queue_limit)
         stale = configuration.settings.thresholds.stale_seconds
         prometheus = Prometheus(configuration.prometheus, stale) if configuration.prometheus else None
         cycle = Cycle(queue, prometheus, configuration.settings)
         generator = Workload(queue, random.Random())  # noqa: S311 - nothing secret hangs on it
-        app.state.context = Context(queue, cycle, generator, metrics, configuration.token, configuration.token_file)
+        app.state.context = Context(queue, cycle, generator, metrics, keys, configuration.token_file)
         cycle.start()
         await generator.start(configuration.workload)
         yield
@@ -79,8 +83,14 @@ def application(configuration: Configuration) -> Starlette:
     app = Starlette(
         routes=[endpoint.route() for endpoint in ENDPOINTS],
         lifespan=lifespan,
-        middleware=[Middleware(RequireToken, token=configuration.token, loopback=configuration.loopback)],
-        exception_handlers={Problem: on_problem, HTTPException: on_http_error, Exception: on_crash},
+        middleware=[Middleware(RequireToken, keys=keys, loopback=configuration.loopback)],
+        exception_handlers={
+            Problem: on_problem,
+            HTTPException: on_http_error,
+            UnavailableError: on_unavailable,
+            FullQueueError: on_unavailable,
+            Exception: on_crash,
+        },
     )
     app.state.openapi = openapi.document(ENDPOINTS, VERSION)
     app.state.docs = pages.render(app.state.openapi)

@@ -7,12 +7,16 @@ from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth import Scope
 from ..jobs import JobType, Outcome
 from ..queue import Orders
 from ..store.attempts import StaleReportError
 from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 from .problems import Problem
+
+
+LARGEST = 2**62
 
 
 class Held(Body):
@@ -93,11 +97,12 @@ async def heartbeat(request: Request) -> Response:
 
 async def report(request: Request) -> Response:
     wanted = await parse(request, ReportRequest)
+    fence: int = request.path_params["fence"]
+    if fence > LARGEST:
+        raise Problem(409, f"there is no attempt {fence}")
     result = None if wanted.result is None else json.dumps(wanted.result)
     try:
-        await context(request).queue.report(
-            request.path_params["fence"], wanted.node, wanted.outcome, wanted.reason, result
-        )
+        await context(request).queue.report(fence, wanted.node, wanted.outcome, wanted.reason, result)
     except StaleReportError as error:
         raise Problem(409, str(error)) from error
     return Response(status_code=204)
@@ -111,6 +116,7 @@ ENDPOINTS = [
         "Say that nodes live and what they hold; learn what to start and stop. Every 2 s.",
         body=HeartbeatRequest,
         answer=HeartbeatAnswer,
+        scope=Scope.NODES,
     ),
     Endpoint(
         "POST",
@@ -120,5 +126,6 @@ ENDPOINTS = [
         status=204,
         body=ReportRequest,
         problems=(409,),
+        scope=Scope.NODES,
     ),
 ]

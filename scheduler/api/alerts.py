@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth import Scope
 from ..clock import rfc3339
 from ..store import alerts as stored
 from .context import context
@@ -115,6 +116,7 @@ ENDPOINTS = [
         "Alertmanager's webhook, version 4. Repeats are harmless; unknown fields are ignored.",
         body=Webhook,
         answer=Taken,
+        scope=Scope.ALERTS,
     ),
     Endpoint("GET", "/v1/alerts", list_alerts, "Alerts received, newest first.", query=AlertQuery, answer=AlertList),
 ]

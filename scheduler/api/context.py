@@ -5,6 +5,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from ..auth import Keys, Principal
 from ..cycle import Cycle
 from ..exposition import Metrics
 from ..fleet import Fleet, read
@@ -18,11 +19,18 @@ class Context:
     cycle: Cycle
     workload: Workload
     metrics: Metrics
-    token: str
+    keys: Keys
     token_file: Path
 
     async def fleet(self, with_jobs: bool = False) -> Fleet:
         return Fleet(await self.queue.store.read(read, with_jobs), self.cycle.reading)
+
+
+def principal(request: Request) -> Principal | None:
+    """Who asks; None where nobody needs to be known."""
+    found = getattr(request.state, "principal", None)
+    assert found is None or isinstance(found, Principal)
+    return found
 
 
 def context(request: Request) -> Context:

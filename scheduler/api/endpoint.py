@@ -1,5 +1,6 @@
 """One declaration per endpoint: the routes and the OpenAPI document both come from it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,9 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..auth import Scope
+from .context import principal
 from .problems import Problem, from_validation
 
 BODY_LIMIT = 1 << 20
+BODY_SECONDS = 30.0
 
 B = TypeVar("B", bound=BaseModel)
 M = TypeVar("M", bound=BaseModel)
@@ -52,17 +56,31 @@ class Endpoint:
     #: Statuses of the problems it answers with, beside 401, 413 and 422.
     problems: tuple[int, ...] = ()
 
+    #: What a token must allow, beside the addresses that are open. Reading, unless said otherwise.
+    scope: Scope = Scope.READ
+
     def route(self) -> Route:
-        return Route(self.path, self.handler, methods=[self.method], name=f"{self.method} {self.path}")
+        return Route(self.path, self._guarded, methods=[self.method], name=f"{self.method} {self.path}")
+
+    async def _guarded(self, request: Request) -> Response:
+        who = principal(request)
+        if who and self.scope not in who.scopes:
+            challenge = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{self.scope}"'}
+            raise Problem(403, f"the token {who.name!r} lacks the scope {self.scope}", headers=challenge)
+        return await self.handler(request)
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, refused as soon as it is too large."""
+    """The body, refused as soon as it is too large or too slow."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            raise Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
+    except TimeoutError as error:
+        raise Problem(408, f"the body did not come within {BODY_SECONDS:g} s") from error
     return bytes(body)
 
 

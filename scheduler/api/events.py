@@ -8,12 +8,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..store import Store, events
+from ..store import Store, Transaction, events
 from .context import context
 from .endpoint import Endpoint, Parameters, parse_query
 from .problems import Problem
 
 HEARTBEAT_SECONDS = 15.0
+PACE_SECONDS = 0.02
 LARGEST = 2**62
 
 
@@ -30,13 +31,20 @@ async def stream(request: Request) -> Response:
             raise Problem(422, f"the Last-Event-ID {resumed[:80]!r} is not a sequence number")
         after = int(resumed)
     store = context(request).queue.store
+    newest, oldest = await store.read(_span)
     if after is None:
-        after = await store.read(events.newest)
+        after = newest
+    if after + 1 < oldest:
+        raise Problem(410, f"the events after {after} are gone; the oldest is {oldest}: read /v1/fleet, then go on")
     return StreamingResponse(
         _follow(store, after, request.app.state.stopping),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+def _span(tx: Transaction) -> tuple[int, int]:
+    return events.newest(tx), events.oldest(tx)
 
 
 async def _follow(store: Store, after: int, stopping: asyncio.Event) -> AsyncIterator[str]:
@@ -56,6 +64,8 @@ async def _follow(store: Store, after: int, stopping: asyncio.Event) -> AsyncIte
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await news.wait()
+                # Under load many commits are read at once.
+                await asyncio.sleep(PACE_SECONDS)
             except TimeoutError:
                 yield ": still here\n\n"
     finally:
@@ -72,5 +82,6 @@ ENDPOINTS = [
         query=EventQuery,
         media_type="text/event-stream",
         headers={"Last-Event-ID": "The last sequence seen; the stream goes on after it."},
+        problems=(410,),
     )
 ]

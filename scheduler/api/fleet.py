@@ -1,21 +1,49 @@
 """/v1/fleet: one summary of everything, which the console draws."""
 
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Literal
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..clock import now, rfc3339
+from ..fleet import Fleet
 from .context import context
-from .endpoint import Answer, Endpoint, answer
-from .nodes import NodeAnswer
+from .endpoint import Answer, Endpoint, Parameters, answer, parse_query
+from .nodes import NodeAnswer, NodeSummary
 from .workload import WorkloadAnswer
+
+#: From here on a score is doubtful, and from the second on bad.
+DOUBTFUL, BAD = 0.7, 1.0
+
+
+class FleetQuery(Parameters):
+    detail: Annotated[
+        Literal["gpus", "nodes", "none"],
+        Field(description="Of the nodes: each with its GPUs, each with counts only, or none of them."),
+    ] = "gpus"
 
 
 class Counts(Answer):
     nodes: dict[str, int]
     gpus: dict[str, int]
+
+
+class Anomalies(Answer):
+    """GPUs by what the detector says of them."""
+
+    good: int
+    doubtful: Annotated[int, Field(description=f"Scores from {DOUBTFUL:g} on.")]
+    bad: Annotated[int, Field(description=f"Scores from {BAD:g} on.")]
+    unknown: Annotated[int, Field(description="No score, or an old one.")]
+
+    @classmethod
+    def of(cls, scores: Collection[float], gpus: int) -> "Anomalies":
+        bad = sum(score >= BAD for score in scores)
+        doubtful = sum(DOUBTFUL <= score < BAD for score in scores)
+        good = len(scores) - bad - doubtful
+        return cls(good=good, doubtful=doubtful, bad=bad, unknown=max(0, gpus - len(scores)))
 
 
 class QueueCounts(Answer):
@@ -39,8 +67,10 @@ class HealthAnswer(Answer):
 class FleetAnswer(Answer):
     time: str
     sequence: Annotated[int, Field(description="The newest event: read /v1/events?after= this.")]
-    nodes: list[NodeAnswer]
+    nodes: list[NodeAnswer] | list[NodeSummary]
     counts: Counts
+    utilization: Annotated[float, Field(description="The share of the GPUs that have a job.")]
+    anomalies: Anomalies
     queue: QueueCounts
     health: HealthAnswer
     workload: WorkloadAnswer
@@ -48,15 +78,18 @@ class FleetAnswer(Answer):
 
 async def get(request: Request) -> Response:
     at = context(request)
-    fleet = await at.fleet(with_jobs=True)
+    detail = parse_query(request, FleetQuery).detail
+    fleet = await at.fleet(with_jobs=detail == "gpus")
     stored, reading = fleet.stored, fleet.health
-    stale = at.cycle.settings.thresholds.stale_seconds
+    gpus, scores = fleet.gpu_counts, at.cycle.scores()
     return answer(
         FleetAnswer(
             time=rfc3339(stored.at),
             sequence=stored.sequence,
-            nodes=[NodeAnswer.of(node, stored.jobs, reading, stale) for node in stored.nodes],
-            counts=Counts(nodes=fleet.node_counts, gpus=fleet.gpu_counts),
+            nodes=_nodes(fleet, detail, at.cycle.settings.thresholds.stale_seconds),
+            counts=Counts(nodes=fleet.node_counts, gpus=gpus),
+            utilization=round(gpus["busy"] / max(1, sum(gpus.values())), 4),
+            anomalies=Anomalies.of(scores.values(), sum(gpus.values())),
             queue=QueueCounts(
                 **fleet.job_counts,
                 oldest_seconds=round(fleet.oldest_seconds, 1),
@@ -65,11 +98,28 @@ async def get(request: Request) -> Response:
             health=HealthAnswer(
                 state=reading.state,
                 read_seconds_ago=None if reading.read_at is None else round(now() - reading.read_at, 1),
-                scores=len(at.cycle.scores()),
+                scores=len(scores),
             ),
             workload=WorkloadAnswer(jobs_per_minute=stored.jobs_per_minute),
         )
     )
 
 
-ENDPOINTS = [Endpoint("GET", "/v1/fleet", get, "Nodes, GPUs, scores, jobs and counts at once.", answer=FleetAnswer)]
+def _nodes(fleet: Fleet, detail: str, stale_seconds: float) -> list[NodeAnswer] | list[NodeSummary]:
+    stored, reading = fleet.stored, fleet.health
+    if detail == "gpus":
+        return [NodeAnswer.of(node, stored.jobs, reading, stale_seconds) for node in stored.nodes]
+    shown = stored.nodes if detail == "nodes" else []
+    return [NodeSummary.of(node, reading, stale_seconds) for node in shown]
+
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/v1/fleet",
+        get,
+        "Nodes, GPUs, scores, jobs and counts at once.",
+        query=FleetQuery,
+        answer=FleetAnswer,
+    )
+]

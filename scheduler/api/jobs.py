@@ -11,14 +11,16 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth import Scope
 from ..clock import now, rfc3339
 from ..cycle import candidates, why_waiting
 from ..jobs import Attempt, AttemptState, Job, JobState, JobType, Priority, Share, Specification, TransitionError
 from ..placement import explain
+from ..queue import BusyKeyError
 from ..store import Transaction
 from ..store import jobs as stored
 from ..store.nodes import get_all
-from .context import context
+from .context import context, principal
 from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_query
 from .problems import Problem, from_validation
 
@@ -215,11 +217,16 @@ async def submit(request: Request) -> Response:
     body = await parse(request, JobRequest)
     body.check_parameters()
     wanted = body.specification()
-    fingerprint = hashlib.sha256(repr(wanted).encode()).hexdigest()
+    fingerprint = hashlib.sha256(repr(wanted).encode()).hexdigest() if key else ""
+    # Whose key it is belongs to it: others may use the same.
+    who = principal(request)
+    own_key = f"{who.name}:{key}" if key and who else key
     try:
-        job, repeated = await context(request).queue.submit(wanted, key, fingerprint)
+        job, repeated = await context(request).queue.submit(wanted, own_key, fingerprint)
     except stored.ReusedKeyError as error:
-        raise Problem(422, str(error)) from error
+        raise Problem(422, f"the Idempotency-Key {key!r} was used before, with another job") from error
+    except BusyKeyError as error:
+        raise Problem(409, str(error), headers={"Retry-After": "1"}) from error
     headers = {"Location": f"/v1/jobs/{job.id}"}
     if repeated:
         headers["Idempotency-Replayed"] = "true"
@@ -326,7 +333,8 @@ ENDPOINTS = [
         body=JobRequest,
         answer=JobAnswer,
         headers={"Idempotency-Key": "The same key and body again give the same job again, for a day."},
-        problems=(400,),
+        problems=(400, 409, 503),
+        scope=Scope.JOBS,
     ),
     Endpoint("GET", "/v1/jobs", list_jobs, "Jobs, newest first.", query=JobQuery, answer=JobPage),
     Endpoint("GET", "/v1/jobs/{job}", get, "One job with its attempts.", answer=JobAnswer, problems=(404,)),
@@ -336,6 +344,7 @@ ENDPOINTS = [
         cancel,
         "Cancel a job that has not ended. Cancelling twice is once.",
         answer=JobAnswer,
+        scope=Scope.JOBS,
         problems=(404, 409),
     ),
     Endpoint(

@@ -1,11 +1,16 @@
 """/v1/nodes: register, look, remove, drain, and cordon single GPUs."""
 
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth import Scope
 from ..clock import rfc3339
 from ..fleet import GpuState, gpu_state
 from ..health import Reading
@@ -19,6 +24,9 @@ from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_q
 from .problems import Problem
 
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
+
+
+IF_MATCH = {"If-Match": "The node's ETag: nothing is changed once it is another, as another drain would make it."}
 
 
 class GpuRequest(Body):
@@ -122,6 +130,31 @@ class NodeAnswer(Answer):
         )
 
 
+class NodeSummary(Answer):
+    """A node without a row for each of its GPUs."""
+
+    node: str
+    rack: str | None
+    state: NodeState
+    reason: str | None
+    placeable: bool
+    gpus: Annotated[dict[GpuState, int], Field(description="How many are in each state; absent: none.")]
+    worst_score: float | None
+
+    @classmethod
+    def of(cls, node: Node, reading: Reading, stale_seconds: float) -> "NodeSummary":
+        scores = [health.score for gpu in node.gpus if (health := reading.at((node.name, gpu.index), stale_seconds))]
+        return cls(
+            node=node.name,
+            rack=node.rack,
+            state=node.state,
+            reason=node.why,
+            placeable=node.placeable,
+            gpus=dict(Counter(gpu_state(node, gpu.index) for gpu in node.gpus)),
+            worst_score=round(max(scores), 4) if scores else None,
+        )
+
+
 class NodeList(Answer):
     nodes: list[NodeAnswer]
 
@@ -140,6 +173,27 @@ def _gpu(node: Node, gpu: Gpu, held: dict[str, Job], reading: Reading, stale_sec
     )
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """The store's refusals as problems."""
+    try:
+        yield
+    except stored.UnknownNodeError as error:
+        raise Problem(404, str(error)) from error
+    except stored.ChangedNodeError as error:
+        raise Problem(412, str(error)) from error
+    except BusyNodeError as error:
+        raise Problem(409, str(error)) from error
+
+
+def _versions(request: Request) -> frozenset[int] | None:
+    """The versions that If-Match allows. Tags that never were ours match nothing."""
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
+        return None
+    return frozenset(int(tag) for tag in re.findall(r'(?<![\w/"])"(\d{1,18})"', given))
+
+
 async def list_nodes(request: Request) -> Response:
     fleet = await context(request).fleet(with_jobs=True)
     known = [_answer(context(request), node, fleet.stored.jobs) for node in fleet.stored.nodes]
@@ -156,57 +210,43 @@ async def register(request: Request) -> Response:
 
 
 async def get(request: Request) -> Response:
-    try:
+    with _told():
         node = await context(request).queue.store.read(stored.get, request.path_params["node"])
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
     return await _respond(request, node)
 
 
 async def remove(request: Request) -> Response:
     query = parse_query(request, RemoveQuery)
-    try:
-        await context(request).queue.remove(request.path_params["node"], query.force)
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
-    except BusyNodeError as error:
-        raise Problem(409, str(error)) from error
+    with _told():
+        await context(request).queue.remove(request.path_params["node"], query.force, _versions(request))
     return Response(status_code=204)
 
 
 async def drain(request: Request) -> Response:
     reason = (await parse(request, ReasonRequest)).reason
-    try:
-        node = await context(request).queue.drain(request.path_params["node"], reason)
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
+    with _told():
+        node = await context(request).queue.drain(request.path_params["node"], reason, _versions(request))
     return await _respond(request, node)
 
 
 async def undrain(request: Request) -> Response:
-    try:
-        node = await context(request).queue.undrain(request.path_params["node"])
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
+    with _told():
+        node = await context(request).queue.undrain(request.path_params["node"], _versions(request))
     return await _respond(request, node)
 
 
 async def cordon(request: Request) -> Response:
     reason = (await parse(request, ReasonRequest)).reason
     params = request.path_params
-    try:
-        node = await context(request).queue.cordon(params["node"], params["gpu"], reason)
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
+    with _told():
+        node = await context(request).queue.cordon(params["node"], params["gpu"], reason, _versions(request))
     return await _respond(request, node)
 
 
 async def uncordon(request: Request) -> Response:
     params = request.path_params
-    try:
-        node = await context(request).queue.uncordon(params["node"], params["gpu"])
-    except stored.UnknownNodeError as error:
-        raise Problem(404, str(error)) from error
+    with _told():
+        node = await context(request).queue.uncordon(params["node"], params["gpu"], _versions(request))
     return await _respond(request, node)
 
 
@@ -220,7 +260,8 @@ def _answer(at: Context, node: Node, held: dict[str, Job]) -> NodeAnswer:
 
 async def _respond(request: Request, node: Node, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     held = await context(request).queue.store.read(_held, node)
-    return answer(_answer(context(request), node, held), status, headers)
+    tagged = {"ETag": f'"{node.version}"', **(headers or {})}
+    return answer(_answer(context(request), node, held), status, tagged)
 
 
 ENDPOINTS = [
@@ -233,6 +274,7 @@ ENDPOINTS = [
         status=201,
         body=NodeRequest,
         answer=NodeAnswer,
+        scope=Scope.NODES,
     ),
     Endpoint("GET", "/v1/nodes/{node}", get, "One node.", answer=NodeAnswer, problems=(404,)),
     Endpoint(
@@ -242,7 +284,9 @@ ENDPOINTS = [
         "Forget a node. While its agent lives, the node comes back.",
         status=204,
         query=RemoveQuery,
-        problems=(404, 409),
+        problems=(404, 409, 412),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
     ),
     Endpoint(
         "POST",
@@ -251,9 +295,20 @@ ENDPOINTS = [
         "No new work there; what runs goes on. Only a person lifts it again.",
         body=ReasonRequest,
         answer=NodeAnswer,
-        problems=(404,),
+        problems=(404, 412),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
     ),
-    Endpoint("POST", "/v1/nodes/{node}/undrain", undrain, "Take work again.", answer=NodeAnswer, problems=(404,)),
+    Endpoint(
+        "POST",
+        "/v1/nodes/{node}/undrain",
+        undrain,
+        "Take work again.",
+        answer=NodeAnswer,
+        problems=(404, 412),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
+    ),
     Endpoint(
         "POST",
         "/v1/nodes/{node}/gpus/{gpu:int}/cordon",
@@ -261,7 +316,9 @@ ENDPOINTS = [
         "No new work on one GPU.",
         body=ReasonRequest,
         answer=NodeAnswer,
-        problems=(404,),
+        problems=(404, 412),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
     ),
     Endpoint(
         "POST",
@@ -269,6 +326,8 @@ ENDPOINTS = [
         uncordon,
         "Lift everybody's cordon on one GPU. New evidence may bring one back.",
         answer=NodeAnswer,
-        problems=(404,),
+        problems=(404, 412),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
     ),
 ]

@@ -35,8 +35,12 @@ _PROBLEM: Json = {
 _PROBLEM_TITLES = {
     400: "A header is not valid",
     401: "The token is missing or wrong",
+    403: "The token lacks the scope",
     404: "There is no such thing",
     409: "Not possible in its state",
+    408: "The body came too slowly",
+    410: "Those events are gone",
+    412: "The node has changed",
     413: "The body is too large",
     422: "The request is not valid",
     503: "Not now",
@@ -86,8 +90,7 @@ def _operation(endpoint: Endpoint, references: References) -> Json:
     if endpoint.body:
         schema = references[endpoint.body.__name__, "validation"]
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    if not endpoint.path.startswith("/v1"):
-        operation["security"] = []
+    operation["security"] = [{"token": [str(endpoint.scope)]}] if endpoint.path.startswith("/v1") else []
     return operation
 
 
@@ -115,9 +118,9 @@ def _inline(schema: Json, definitions: Json) -> Json:
 def _problems(endpoint: Endpoint) -> Json:
     statuses = set(endpoint.problems)
     if endpoint.path.startswith("/v1"):
-        statuses.add(401)
+        statuses |= {401, 403, 503}
     if endpoint.body:
-        statuses |= {413, 422}
+        statuses |= {408, 413, 422}
     if endpoint.query or endpoint.headers:
         statuses.add(422)
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}

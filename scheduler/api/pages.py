@@ -1,6 +1,5 @@
 """What people open in a browser: the login link, the console, and the API's documentation."""
 
-import hmac
 import json
 from html import escape
 from pathlib import Path
@@ -17,6 +16,18 @@ from .problems import Problem
 CONSOLE = Path(__file__).parents[1] / "console"
 MONTH_SECONDS = 30 * 86_400
 
+#: The console says in itself what it may load; only its frame is said here.
+UNFRAMED = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+}
+#: Pages that load nothing at all.
+PLAIN = UNFRAMED | {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+}
+
 _STYLE = """<style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
 code{font-family:ui-monospace,monospace}summary{cursor:pointer;padding:.3rem 0}
@@ -26,9 +37,8 @@ details{border-bottom:1px solid #8884}pre{overflow:auto;background:#8882;padding
 
 async def login(request: Request) -> Response:
     """The link that `serve` prints: trades the token for a cookie."""
-    given = request.query_params.get("token", "").encode()
-    token = context(request).token
-    if not hmac.compare_digest(given, token.encode()):
+    token = request.query_params.get("token", "")
+    if not await context(request).keys.find(token):
         return _locked(request, 401)
     answer = RedirectResponse("/", 303, headers={"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"})
     answer.set_cookie(COOKIE, token, max_age=MONTH_SECONDS, httponly=True, samesite="strict")
@@ -36,19 +46,19 @@ async def login(request: Request) -> Response:
 
 
 async def console(request: Request) -> Response:
-    if not hmac.compare_digest(cookie(request.headers).encode(), context(request).token.encode()):
+    if not await context(request).keys.find(cookie(request.headers)):
         return _locked(request, 401)
     page = CONSOLE / "index.html"
     if not page.is_file():
         raise Problem(404, "this build has no console; the API is described at /docs")
-    return FileResponse(page, headers={"Cache-Control": "no-cache"})
+    return FileResponse(page, headers={"Cache-Control": "no-cache", **UNFRAMED})
 
 
 async def console_file(request: Request) -> Response:
     path = (CONSOLE / request.path_params["file"]).resolve()
     if not (path.is_relative_to(CONSOLE) and path.is_file()):
         raise Problem(404, f"the console has no file {request.path_params['file']!r}")
-    return FileResponse(path, headers={"Cache-Control": "no-cache"})
+    return FileResponse(path, headers={"Cache-Control": "no-cache", **UNFRAMED})
 
 
 def _locked(request: Request, status: int) -> Response:
@@ -57,7 +67,7 @@ def _locked(request: Request, status: int) -> Response:
         "<h1>Stethos</h1><p>Open the login link that the scheduler printed when it started, or "
         f"<code>/login?token=…</code> with the token from <code>{where}</code>.</p>"
     )
-    return HTMLResponse(f"<!doctype html><title>Stethos</title>{_STYLE}{text}", status)
+    return HTMLResponse(f"<!doctype html><title>Stethos</title>{_STYLE}{text}", status, PLAIN)
 
 
 async def openapi(request: Request) -> Response:
@@ -65,7 +75,7 @@ async def openapi(request: Request) -> Response:
 
 
 async def docs(request: Request) -> Response:
-    return HTMLResponse(request.app.state.docs)
+    return HTMLResponse(request.app.state.docs, headers=PLAIN)
 
 
 def render(document: dict[str, object]) -> str:

@@ -11,14 +11,24 @@ from starlette.responses import JSONResponse, Response
 
 log = structlog.get_logger()
 
+#: When to come back, in seconds.
+RETRY_SECONDS = 2
+
 MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 - it is RFC 9457's word
     """What a handler raises to answer with a problem document."""
 
-    def __init__(self, status: int, detail: str, errors: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers
         self.status = status
         self.detail = detail
         self.errors = errors
@@ -68,7 +78,13 @@ def _sentence(message: str, given: object) -> str:
 
 async def on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return problem(error.status, error.detail, request.url.path, error.errors)
+    return problem(error.status, error.detail, request.url.path, error.errors, error.headers)
+
+
+async def on_unavailable(request: Request, error: Exception) -> Response:
+    """Not now: the database is away, or the queue is full. Nothing was changed, and trying again is right."""
+    log.warning("refused for now", method=request.method, path=request.url.path, detail=str(error))
+    return problem(503, str(error), request.url.path, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

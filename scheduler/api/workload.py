@@ -6,6 +6,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..auth import Scope
 from ..store import events
 from ..workload import HIGHEST_RATE
 from .context import context
@@ -33,5 +34,13 @@ async def put(request: Request) -> Response:
 
 ENDPOINTS = [
     Endpoint("GET", "/v1/workload", get, "How many jobs the generator submits.", answer=WorkloadAnswer),
-    Endpoint("PUT", "/v1/workload", put, "Set the generator's rate.", body=WorkloadRequest, answer=WorkloadAnswer),
+    Endpoint(
+        "PUT",
+        "/v1/workload",
+        put,
+        "Set the generator's rate.",
+        body=WorkloadRequest,
+        answer=WorkloadAnswer,
+        scope=Scope.JOBS,
+    ),
 ]

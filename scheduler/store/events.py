@@ -7,6 +7,8 @@ from ..clock import rfc3339
 from .connection import Row
 from .transaction import Transaction
 
+PRUNED_AT_ONCE = 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -23,6 +25,20 @@ def after(tx: Transaction, sequence: int, limit: int = 500) -> list[Event]:
 def newest(tx: Transaction) -> int:
     row = tx.one("read_counter", name="event")
     return int(row["value"]) if row else 0
+
+
+def oldest(tx: Transaction) -> int:
+    """The first that is still there, or the next to come where there is none."""
+    row = tx.one("oldest_event")
+    return int(row["sequence"]) if row and row["sequence"] is not None else newest(tx) + 1
+
+
+def prune(tx: Transaction, keep: int, seconds: float) -> None:
+    """Forget what is older than so many seconds or beyond the newest `keep`; a few at a time, so that none waits."""
+    first = oldest(tx)
+    reach = first + PRUNED_AT_ONCE
+    tx.change("forget_old_events", below=reach, before=tx.now - seconds)
+    tx.change("forget_events", below=min(reach, newest(tx) - keep + 1))
 
 
 def _event(row: Row) -> Event:

@@ -57,7 +57,7 @@ def submit(
     if key is not None:
         earlier = tx.one("remembered_answer", key=key)
         if earlier and earlier["fingerprint"] != fingerprint:
-            raise ReusedKeyError(f"the Idempotency-Key {key!r} was used before, with another job")
+            raise ReusedKeyError(f"the key {key!r} was used before, with another job")
         if earlier:
             return get(tx, earlier["job"]), True
     if limit is not None and (waiting := tx.counter(_tally(JobState.QUEUED))) >= limit:

@@ -40,7 +40,7 @@ class Postgresql:
                 self._connection = self._connect()
             except (psycopg.Error, TakenError) as error:
                 if time.monotonic() > end:
-                    why = f"the database {shown(url)} cannot be used: {self.unavailable(error) or error}"
+                    why = f"the PostgreSQL database cannot be used: {self.unavailable(error) or error}"
                     raise UnavailableError(why) from error
                 time.sleep(0.2)
 
@@ -113,11 +113,6 @@ class Postgresql:
                 raise TakenError("another scheduler works on this database")
         self.session += 1
         return made
-
-
-def shown(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _storable(values: Values) -> Mapping[str, object]:

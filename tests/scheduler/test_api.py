@@ -7,6 +7,7 @@ import pytest
 from starlette.routing import Route
 
 from scheduler.api import ENDPOINTS, VERSION, Configuration, application, openapi
+from scheduler.store import Store
 
 from .processes import Scheduler, until
 
@@ -198,7 +199,9 @@ def test_a_rate_out_of_range_is_refused(scheduler: Scheduler, rate: str) -> None
 
 
 def test_the_document_describes_exactly_the_routes(tmp_path: Path) -> None:
-    app = application(Configuration(tmp_path / "db", "token", tmp_path / "token"))
+    store = Store(tmp_path / "db")
+    app = application(Configuration(store, "token", tmp_path / "token"))
+    store.close()
     document = openapi.document(ENDPOINTS, VERSION)
     described = {(method.upper(), path) for path, each in document["paths"].items() for method in each}  # type: ignore[attr-defined]
     routed = {

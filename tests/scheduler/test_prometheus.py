@@ -17,6 +17,7 @@ from scheduler.api import Configuration, application
 from scheduler.cycle import Settings
 from scheduler.health import Thresholds
 from scheduler.server import listen
+from scheduler.store import Store
 
 from .processes import ROOT, Json, until
 
@@ -98,7 +99,7 @@ def http(tmp_path: Path, prometheus: Prometheus) -> Iterator[httpx.Client]:
     """A scheduler in this process, with short intervals, that reads the real Prometheus."""
     listening = listen("127.0.0.1", 0)
     app = application(
-        Configuration(tmp_path / "db", "secret", tmp_path / "token", prometheus=prometheus.url, settings=FAST)
+        Configuration(Store(tmp_path / "db"), "secret", tmp_path / "token", prometheus=prometheus.url, settings=FAST)
     )
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -49,6 +49,18 @@ DATABASE = click.option(
     "--keep-events", type=click.IntRange(min=1), default=1_000_000, help="Events kept at most; older ones are gone."
 )
 @click.option("--keep-days", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Events kept at most ...")
+@click.option(
+    "--canary-seconds",
+    type=click.FloatRange(min=0),
+    default=45.0,
+    help="How long a GPU that was held has to work before it is trusted again; 0 trusts it at once.",
+)
+@click.option(
+    "--hold-share", type=click.FloatRange(0, 1), default=0.25, help="Share of all GPUs that automation may hold ..."
+)
+@click.option("--hold-rack-share", type=click.FloatRange(0, 1), default=0.5, help="... and of the GPUs of a rack ...")
+@click.option("--hold-floor", type=click.IntRange(0), default=8, help="... but always so many GPUs.")
+@click.option("--dry-run", is_flag=True, help="Decide and tell what would be held, and hold nothing.")
 def serve(**options: object) -> None:
     """Keep the queue, place the jobs, serve the API and the console."""
     from .serve import run

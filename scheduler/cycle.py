@@ -13,13 +13,12 @@ from . import placement
 from .clock import now, rfc3339
 from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
 from .jobs import Job, JobState
-from .nodes import Node
+from .nodes import SCORE, Node
 from .queue import Queue
-from .store import Transaction, UnavailableError, attempts, events, jobs, nodes
+from .remediation import Policy
+from .store import Transaction, UnavailableError, attempts, events, jobs, nodes, remediation
 
 log = structlog.get_logger()
-
-SCORE = "score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,22 @@ class Settings:
     place_every: float = 1.0
     expire_every: float = 1.0
     health_every: float = 5.0
+    watch_every: float = 2.0
     batch: int = 200
     #: Between two passes, so that a burst of submissions is placed together.
     place_gap: float = 0.02
     keep_events: int = 1_000_000
     keep_event_seconds: float = 30 * 86_400.0
     thresholds: Thresholds = field(default_factory=Thresholds)
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A reading's verdicts, and why automation left GPUs alone that it would have held."""
+
+    verdicts: dict[Place, Verdict] = field(default_factory=dict)
+    left_alone: dict[Place, str] = field(default_factory=dict)
 
 
 class Cycle:
@@ -46,7 +55,7 @@ class Cycle:
         self.reasons: Mapping[tuple[int, int], str] = {}
         self._queue = queue
         self._prometheus = prometheus
-        self._verdicts: dict[Place, Verdict] = {}
+        self.judged = Judged()
         self._ticked_at = now()
         self._scheduler = AsyncIOScheduler(
             timezone="UTC",
@@ -59,6 +68,7 @@ class Cycle:
         add = self._scheduler.add_job
         add(self._queue.kicked.set, "interval", seconds=self.settings.place_every, id="place")
         add(_calmly, "interval", args=[self.expire], seconds=self.settings.expire_every, id="expire")
+        add(_calmly, "interval", args=[self.watch], seconds=self.settings.watch_every, id="watch")
         if self._prometheus:
             add(
                 _calmly,
@@ -145,8 +155,24 @@ class Cycle:
                 log.warning("no health from Prometheus; work goes on without an opinion", detail=str(error))
         if before != "fresh" and self.reading.state == "fresh":
             log.info("health is read from Prometheus", scores=len(self.reading.scores))
-        self._verdicts = await self._queue.store.write(_judge, self._verdicts, self.scores(), self.settings.thresholds)
+        left_alone = self.judged.left_alone
+        self.judged = await self._queue.store.write(_judge, self.judged.verdicts, self.scores(), self.settings)
+        for place, why in self.judged.left_alone.items():
+            if left_alone.get(place) != why:
+                log.warning("a bad GPU is left in service", node=place[0], gpu=place[1], why=why)
         self._queue.kicked.set()
+
+    async def watch(self) -> None:
+        """Places on their way back into service, and nodes that swallow jobs."""
+        settings, queue = self.settings, self._queue
+        clear = settings.thresholds.clear
+        found = await queue.store.write(remediation.watch, settings.policy, self.scores(), clear)
+        queue.finished(found.ended)
+        queue.metrics.canaries.labels("passed").inc(found.passed)
+        queue.metrics.canaries.labels("failed").inc(found.failed)
+        if found.wake or found.passed:
+            queue.wake(found.wake)
+            queue.kicked.set()
 
     def scores(self) -> dict[Place, float]:
         """The scores that are an opinion now."""
@@ -198,31 +224,33 @@ def _expire(tx: Transaction, silent: list[tuple[str, float]], settings: Settings
         reason = f"not heard for {seconds:.0f} s"
         nodes.set_reachable(tx, name, False, reason)
         ended += attempts.lose_node(tx, name, f"node lost: {name} was {reason}")
-    nodes.expire_cordons(tx)
     tx.change("forget_answers", before=tx.now - 86_400)
     events.prune(tx, settings.keep_events, settings.keep_event_seconds)
     return ended
 
 
-def _judge(
-    tx: Transaction, before: dict[Place, Verdict], scores: dict[Place, float], limits: Thresholds
-) -> dict[Place, Verdict]:
+def _judge(tx: Transaction, before: dict[Place, Verdict], scores: dict[Place, float], settings: Settings) -> Judged:
     """Bring the score cordons in line with the verdicts. After a restart the cordons are the memory."""
-    verdicts = {}
+    judged = Judged()
+    overruled = remediation.overruled(tx, SCORE)
     for node in nodes.get_all(tx):
         blocked = {cordon.gpu for cordon in node.cordons if cordon.source == SCORE}
         for gpu in node.gpus:
             place = node.name, gpu.index
             score = scores.get(place)
-            # Where somebody lifted the cordon, only new evidence counts.
-            old = before.get(place, Verdict(True)) if gpu.index in blocked else Verdict()
-            verdicts[place] = new = judge(old, score, tx.now, limits)
+            old = before.get(place) or Verdict(blocked=gpu.index in blocked)
+            judged.verdicts[place] = new = judge(old, score, tx.now, settings.thresholds)
             if new.blocked and gpu.index not in blocked:
-                nodes.cordon(tx, *place, SCORE, f"score {score:.2f}")
+                why = "no score" if score is None else f"score {score:.2f}"
+                held = remediation.hold(tx, settings.policy, node, gpu.index, SCORE, why)
+                if not held.done:
+                    judged.left_alone[place] = held.effect
             elif gpu.index in blocked and not new.blocked:
                 why = "no score for long" if score is None else f"score {score:.2f}"
-                nodes.uncordon(tx, *place, SCORE, why)
-    return verdicts
+                remediation.release(tx, settings.policy, *place, SCORE, why)
+            elif place in overruled and not new.blocked:
+                remediation.forget_overrule(tx, *place, SCORE)
+    return judged
 
 
 def why_waiting(job: Job, reasons: Mapping[tuple[int, int], str]) -> str | None:

@@ -46,6 +46,12 @@ class Metrics:
             "Readings of the scores that failed.",
             registry=self.registry,
         )
+        self.canaries = Counter(
+            "stethos_scheduler_canaries",
+            "Canary jobs of GPUs on probation, by how they ended.",
+            ["result"],
+            registry=self.registry,
+        )
         self.durations = Histogram(
             "stethos_scheduler_job_duration_seconds",
             "Run time of ended jobs, from the start of their last attempt, by how they ended.",
@@ -81,6 +87,7 @@ class _Snapshot(Collector):
             ("jobs", "Jobs by state.", fleet.job_counts),
             ("nodes", "Nodes by state.", fleet.node_counts),
             ("gpus", "GPUs by state: free, busy, cordoned, unavailable.", fleet.gpu_counts),
+            ("gpu_health", "GPUs by where they stand between healthy and out of service.", fleet.health_counts),
         ):
             family = GaugeMetricFamily(prefix + name, text, labels=["state"])
             for state, count in counts.items():
@@ -92,6 +99,16 @@ class _Snapshot(Collector):
         for job, node, gpu in fleet.running:
             running.add_metric([job, node, str(gpu)], 1)
         yield running
+        domains = fleet.stored.domains
+        for name, text, values in (
+            ("breaker_held_gpus", "GPUs that automation holds out of service.", [each.held for each in domains]),
+            ("breaker_bound_gpus", "GPUs that automation may hold at once.", [each.bound for each in domains]),
+            ("breaker_open", "1 while automation may hold no GPU more.", [int(each.open) for each in domains]),
+        ):
+            family = GaugeMetricFamily(prefix + name, text, labels=["domain"])
+            for domain, value in zip(domains, values, strict=True):
+                family.add_metric([domain.name], value)
+            yield family
         yield GaugeMetricFamily(
             prefix + "queue_oldest_seconds", "How long the oldest job in the queue waits.", fleet.oldest_seconds
         )

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .health import Reading
+from .health import Reading, Thresholds
 from .jobs import Job, JobState
-from .nodes import Node, NodeState, count_states
-from .store import Transaction, events, jobs, nodes
+from .nodes import GpuHealth, Node, NodeState, count_states
+from .remediation import Domain, Policy
+from .store import Transaction, events, jobs, nodes, remediation
+from .store.remediation import Reliability
 
 
 class GpuState(StrEnum):
@@ -30,6 +32,8 @@ class Stored:
     finished: int
     running: list[tuple[str, str, int]]
     jobs_per_minute: float
+    domains: list[Domain]
+    reliability: dict[str, Reliability]
     at: float
 
 
@@ -37,6 +41,7 @@ class Stored:
 class Fleet:
     stored: Stored
     health: Reading
+    thresholds: Thresholds
 
     @property
     def job_counts(self) -> dict[str, int]:
@@ -51,6 +56,15 @@ class Fleet:
         return count_gpus(self.stored.nodes)
 
     @property
+    def health_counts(self) -> dict[str, int]:
+        """GPUs by where they stand between healthy and out of service."""
+        counts = dict.fromkeys(GpuHealth, 0)
+        for node in self.stored.nodes:
+            for gpu in node.gpus:
+                counts[gpu_health(node, gpu.index, self.health, self.thresholds)] += 1
+        return {str(state): count for state, count in counts.items()}
+
+    @property
     def running(self) -> list[tuple[str, str, int]]:
         """(job, node, GPU) of every running attempt."""
         return self.stored.running
@@ -61,7 +75,7 @@ class Fleet:
         return 0.0 if oldest is None else max(0.0, self.stored.at - oldest)
 
 
-def read(tx: Transaction, with_jobs: bool = False) -> Stored:
+def read(tx: Transaction, policy: Policy, with_jobs: bool = False) -> Stored:
     """`with_jobs` adds the jobs that hold GPUs now."""
     known = nodes.get_all(tx)
     holding = {job for node in known for job in node.held.values()} if with_jobs else set()
@@ -74,6 +88,8 @@ def read(tx: Transaction, with_jobs: bool = False) -> Stored:
         finished=jobs.finished_since(tx, tx.now - 60),
         running=[(row["job"], row["node"], row["gpu"]) for row in tx.all("running_shares")],
         jobs_per_minute=events.workload_rate(tx),
+        domains=remediation.breaker(tx, policy).domains(),
+        reliability=remediation.reliability(tx),
         at=tx.now,
     )
 
@@ -84,6 +100,11 @@ def gpu_state(node: Node, gpu: int) -> GpuState:
     if node.state != NodeState.HEALTHY:
         return GpuState.UNAVAILABLE
     return GpuState.CORDONED if node.cordon(gpu) or node.holds else GpuState.FREE
+
+
+def gpu_health(node: Node, gpu: int, reading: Reading, limits: Thresholds) -> GpuHealth:
+    health = reading.at((node.name, gpu), limits.stale_seconds)
+    return node.health(gpu, health.score if health else None, limits.clear)
 
 
 def count_gpus(known: Sequence[Node]) -> dict[str, int]:

@@ -35,6 +35,11 @@ class Thresholds:
     """Scores, and times in seconds."""
 
     block: float = 1.0
+    #: So many of the newest readings have to be bad ...
+    confirm: int = 2
+    of: int = 3
+    #: ... unless one is as bad as this.
+    urgent: float = 2.0
     clear: float = 0.7
     clear_seconds: float = 20.0
     #: An older score is no opinion.
@@ -45,27 +50,35 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not self.clear < self.block:
             raise ValueError(f"the clear threshold {self.clear:g} must be under the block threshold {self.block:g}")
+        if not 1 <= self.confirm <= self.of:
+            raise ValueError(f"{self.confirm} of {self.of} readings cannot confirm a bad score")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether new work may go to a GPU. `since` is when it began to be good, or silent, while blocked."""
+    """Whether new work may go to a GPU. `since` is when it began to be good, or silent, while blocked; `bad`: which
+    of the newest readings were bad, while it is not.
+    """
 
     blocked: bool = False
     silent: bool = False
     since: float | None = None
+    bad: tuple[bool, ...] = ()
 
 
 def judge(before: Verdict, score: float | None, at: float, limits: Thresholds) -> Verdict:
     """The verdict after one more score (None: no opinion) at the time `at`.
 
-    Blocked from `block` on; free again after `clear_seconds` under `clear` without a break. No opinion
-    blocks nothing, and it is no recovery either: it frees only after `forget_seconds`.
+    Blocked by `confirm` of the newest `of` readings from `block` on, or at once by an `urgent` one; free again after
+    `clear_seconds` under `clear` without a break. No opinion blocks nothing, and it is no recovery either: it frees
+    only after `forget_seconds`.
     """
-    if score is not None and score >= limits.block:
-        return Verdict(blocked=True)
+    high = score is not None and score >= limits.block
     if not before.blocked:
-        return Verdict()
+        bad = (*before.bad, high)[-limits.of :]
+        if sum(bad) >= limits.confirm or (score is not None and score >= limits.urgent):
+            return Verdict(blocked=True)
+        return Verdict(bad=bad) if any(bad) else Verdict()
     if score is not None and score >= limits.clear:
         return Verdict(blocked=True)
     silent = score is None

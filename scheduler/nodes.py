@@ -20,6 +20,31 @@ class Owner(StrEnum):
     STETHOS = "stethos"
 
 
+class GpuHealth(StrEnum):
+    """Where a GPU stands on the way out of service and back; derived from what is stored, like the node's state."""
+
+    HEALTHY = "healthy"
+    #: Its score is high, but not confirmed, or nobody may act on it (circuit breaker, dry run).
+    SUSPECT = "suspect"
+    #: No new work; what runs there may end.
+    QUARANTINED = "quarantined"
+    #: Its job is being taken away.
+    DRAINING = "draining"
+    #: No new work, and nothing runs there.
+    DRAINED = "drained"
+    #: The evidence is gone; a canary job has to succeed before other work comes.
+    PROBATION = "probation"
+    #: A person keeps it out of service.
+    MAINTENANCE = "maintenance"
+    UNREACHABLE = "unreachable"
+
+
+#: Sources of cordons beside a person and `alert:FINGERPRINT`.
+SCORE = "score"
+FAST_FAIL = "fast-fail"
+PROBATION = "probation"
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     index: int
@@ -36,7 +61,9 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Cordon:
-    """Keeps new work off one GPU (or, at WHOLE_NODE, off a node). Source: person, score, alert:FINGERPRINT."""
+    """Keeps new work off one GPU (or, at WHOLE_NODE, off a node). Source: person, score, alert:FINGERPRINT,
+    fast-fail, probation. `evict`: it takes away what runs there, too.
+    """
 
     node: str
     gpu: int
@@ -44,10 +71,16 @@ class Cordon:
     reason: str
     since: float
     expires_at: float | None = None
+    evict: bool = False
 
     @property
     def owner(self) -> Owner:
         return Owner.PERSON if self.source == Owner.PERSON else Owner.STETHOS
+
+    @property
+    def evidence(self) -> bool:
+        """Whether it is there because something is wrong, not to make sure that all is well again."""
+        return self.owner == Owner.STETHOS and self.source != PROBATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +123,21 @@ class Node:
         if self.drain:
             return self.drain.reason
         return "; ".join(hold.reason for hold in self.holds) or None
+
+    def health(self, gpu: int, score: float | None, suspect_from: float) -> GpuHealth:
+        """Where a GPU stands; `score` is its newest, None without an opinion."""
+        if not self.reachable:
+            return GpuHealth.UNREACHABLE
+        mine = [cordon for cordon in self.cordons if cordon.gpu in (gpu, WHOLE_NODE)]
+        if (self.drain and self.drain.owner == Owner.PERSON) or any(c.owner == Owner.PERSON for c in mine):
+            return GpuHealth.MAINTENANCE
+        if evidence := [cordon for cordon in mine if cordon.evidence]:
+            if gpu not in self.held:
+                return GpuHealth.DRAINED
+            return GpuHealth.DRAINING if any(cordon.evict for cordon in evidence) else GpuHealth.QUARANTINED
+        if mine:
+            return GpuHealth.PROBATION
+        return GpuHealth.HEALTHY if score is None or score < suspect_from else GpuHealth.SUSPECT
 
     def cordon(self, gpu: int) -> Cordon | None:
         """The cordon that speaks for a GPU: a person's before our own, the oldest first."""

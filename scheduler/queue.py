@@ -10,8 +10,9 @@ import structlog
 from .clock import now
 from .exposition import Metrics
 from .jobs import Job, Outcome, Part, Reconciliation, Specification, reconcile
-from .nodes import Gpu, Node, Owner
-from .store import Store, Transaction, alerts, attempts, jobs, nodes
+from .nodes import WHOLE_NODE, Gpu, Node, Owner
+from .remediation import Policy
+from .store import Store, Transaction, alerts, attempts, jobs, nodes, remediation
 from .store.alerts import Alert
 
 log = structlog.get_logger()
@@ -47,9 +48,15 @@ class Orders:
 
 class Queue:
     def __init__(
-        self, store: Store, metrics: Metrics, alert_ttl_seconds: float = 900.0, limit: int | None = None
+        self,
+        store: Store,
+        metrics: Metrics,
+        policy: Policy,
+        alert_ttl_seconds: float = 900.0,
+        limit: int | None = None,
     ) -> None:
         self.store = store
+        self.policy = policy
         self.limit = limit
         self.alert_ttl_seconds = alert_ttl_seconds
         self.metrics = metrics
@@ -129,16 +136,19 @@ class Queue:
 
     async def uncordon(self, name: str, gpu: int, versions: Versions = None) -> Node:
         node = await self.store.write(_uncordon, name, gpu, versions)
+        self.wake([name])
         self.kicked.set()
         return node
 
     async def receive(self, received: list[Alert], invalid: int) -> None:
         """All of a notification in one commit. Once this returns, nothing of it is lost."""
-        effects = await self.store.write(_receive, received, self.alert_ttl_seconds)
+        effects = await self.store.write(_receive, received, self.alert_ttl_seconds, self.policy)
         for alert, effect in zip(received, effects, strict=True):
             self.metrics.alerts.labels(alert.status).inc()
-            if effect == "unknown node":
+            self.finished(effect.ended)
+            if effect.text == "unknown node":
                 self.metrics.unmatched_alerts.inc()
+        self.wake()
         if invalid:
             self.metrics.alerts.labels("invalid").inc(invalid)
         self.kicked.set()
@@ -227,8 +237,8 @@ def _orders(tx: Transaction, held: Mapping[str, frozenset[int]], unknown: tuple[
     return Orders(tuple(start), tuple(stop), unknown)
 
 
-def _receive(tx: Transaction, received: list[Alert], ttl_seconds: float) -> list[str]:
-    return [alerts.receive(tx, alert, ttl_seconds) for alert in received]
+def _receive(tx: Transaction, received: list[Alert], ttl_seconds: float, policy: Policy) -> list[alerts.Effect]:
+    return [alerts.receive(tx, alert, ttl_seconds, policy) for alert in received]
 
 
 def _remove(tx: Transaction, name: str, force: bool, versions: Versions) -> list[attempts.Ended]:
@@ -246,18 +256,20 @@ def _drain(tx: Transaction, name: str, reason: str, versions: Versions) -> Node:
     return nodes.drain(tx, name, reason, Owner.PERSON)
 
 
-def _undrain(tx: Transaction, name: str, versions: Versions) -> Node:
-    nodes.expect(tx, name, versions)
-    return nodes.undrain(tx, name, Owner.PERSON)
-
-
 def _cordon(tx: Transaction, name: str, gpu: int, reason: str, versions: Versions) -> Node:
     nodes.expect(tx, name, versions)
     nodes.cordon(tx, name, gpu, Owner.PERSON, reason)
     return nodes.get(tx, name)
 
 
+def _undrain(tx: Transaction, name: str, versions: Versions) -> Node:
+    """A person's word: the drain goes, and what automation holds the whole node for."""
+    nodes.expect(tx, name, versions)
+    nodes.undrain(tx, name, Owner.PERSON)
+    return remediation.overrule(tx, name, WHOLE_NODE)
+
+
 def _uncordon(tx: Transaction, name: str, gpu: int, versions: Versions) -> Node:
     nodes.expect(tx, name, versions)
-    nodes.uncordon(tx, name, gpu)
-    return nodes.get(tx, name)
+    nodes.require(nodes.get(tx, name), gpu)
+    return remediation.overrule(tx, name, gpu)

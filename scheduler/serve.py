@@ -12,6 +12,7 @@ from .auth import check_exposure, is_loopback
 from .auth import token as read_token
 from .cycle import Settings
 from .health import Thresholds
+from .remediation import Policy
 from .server import BusyPortError, listen
 from .server import serve as serve_on
 from .store import Store, UnavailableError
@@ -35,12 +36,17 @@ def run(
     queue_limit: int,
     keep_events: int,
     keep_days: float,
+    canary_seconds: float,
+    hold_share: float,
+    hold_rack_share: float,
+    hold_floor: int,
+    dry_run: bool,
 ) -> None:
     token_file = token_file or home / "token"
     try:
         token = read_token(token_file)
         check_exposure(host, token, token_file)
-        thresholds = Thresholds(block_score, clear_score, clear_seconds)
+        thresholds = Thresholds(block=block_score, clear=clear_score, clear_seconds=clear_seconds)
         listening = listen(host, port)
         where = database_in(home, database)
         store = Store(where)
@@ -62,6 +68,7 @@ def run(
             thresholds=thresholds,
             keep_events=keep_events,
             keep_event_seconds=keep_days * 86_400,
+            policy=Policy(hold_share, hold_rack_share, hold_floor, canary_seconds, dry_run=dry_run),
         ),
     )
     shown = f"[{host}]" if ":" in host else host

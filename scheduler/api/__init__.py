@@ -19,7 +19,7 @@ from ..queue import Queue
 from ..store import Store, UnavailableError, tokens
 from ..store.jobs import FullQueueError
 from ..workload import Workload
-from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, workload
+from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, remediation, workload
 from .context import Context
 from .endpoint import Endpoint
 from .problems import Problem, on_crash, on_http_error, on_problem, on_unavailable
@@ -31,6 +31,7 @@ ENDPOINTS: Sequence[Endpoint] = [
     *nodes.ENDPOINTS,
     *alerts.ENDPOINTS,
     *fleet.ENDPOINTS,
+    *remediation.ENDPOINTS,
     *events.ENDPOINTS,
     *workload.ENDPOINTS,
     *agents.ENDPOINTS,
@@ -62,7 +63,9 @@ def application(configuration: Configuration) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         metrics = Metrics()
-        queue = Queue(store, metrics, configuration.alert_ttl_seconds, configuration.queue_limit)
+        queue = Queue(
+            store, metrics, configuration.settings.policy, configuration.alert_ttl_seconds, configuration.queue_limit
+        )
         stale = configuration.settings.thresholds.stale_seconds
         prometheus = Prometheus(configuration.prometheus, stale) if configuration.prometheus else None
         cycle = Cycle(queue, prometheus, configuration.settings)

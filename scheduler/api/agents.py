@@ -15,7 +15,6 @@ from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 from .problems import Problem
 
-
 LARGEST = 2**62
 
 

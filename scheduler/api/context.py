@@ -23,7 +23,9 @@ class Context:
     token_file: Path
 
     async def fleet(self, with_jobs: bool = False) -> Fleet:
-        return Fleet(await self.queue.store.read(read, with_jobs), self.cycle.reading)
+        settings = self.cycle.settings
+        stored = await self.queue.store.read(read, settings.policy, with_jobs)
+        return Fleet(stored, self.cycle.reading, settings.thresholds)
 
 
 def principal(request: Request) -> Principal | None:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ..clock import now, rfc3339
 from ..fleet import Fleet
+from ..store.remediation import Reliability
 from .context import context
 from .endpoint import Answer, Endpoint, Parameters, answer, parse_query
 from .nodes import NodeAnswer, NodeSummary
@@ -28,6 +29,7 @@ class FleetQuery(Parameters):
 class Counts(Answer):
     nodes: dict[str, int]
     gpus: dict[str, int]
+    health: dict[str, int]
 
 
 class Anomalies(Answer):
@@ -86,8 +88,8 @@ async def get(request: Request) -> Response:
         FleetAnswer(
             time=rfc3339(stored.at),
             sequence=stored.sequence,
-            nodes=_nodes(fleet, detail, at.cycle.settings.thresholds.stale_seconds),
-            counts=Counts(nodes=fleet.node_counts, gpus=gpus),
+            nodes=_nodes(fleet, detail),
+            counts=Counts(nodes=fleet.node_counts, gpus=gpus, health=fleet.health_counts),
             utilization=round(gpus["busy"] / max(1, sum(gpus.values())), 4),
             anomalies=Anomalies.of(scores.values(), sum(gpus.values())),
             queue=QueueCounts(
@@ -105,12 +107,15 @@ async def get(request: Request) -> Response:
     )
 
 
-def _nodes(fleet: Fleet, detail: str, stale_seconds: float) -> list[NodeAnswer] | list[NodeSummary]:
-    stored, reading = fleet.stored, fleet.health
+def _nodes(fleet: Fleet, detail: str) -> list[NodeAnswer] | list[NodeSummary]:
+    stored, reading, limits = fleet.stored, fleet.health, fleet.thresholds
     if detail == "gpus":
-        return [NodeAnswer.of(node, stored.jobs, reading, stale_seconds) for node in stored.nodes]
+        return [
+            NodeAnswer.of(node, stored.jobs, stored.reliability.get(node.name, Reliability()), reading, limits)
+            for node in stored.nodes
+        ]
     shown = stored.nodes if detail == "nodes" else []
-    return [NodeSummary.of(node, reading, stale_seconds) for node in shown]
+    return [NodeSummary.of(node, reading, limits.stale_seconds) for node in shown]
 
 
 ENDPOINTS = [

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
 from pydantic import Field
@@ -12,13 +13,14 @@ from starlette.responses import Response
 
 from ..auth import Scope
 from ..clock import rfc3339
-from ..fleet import GpuState, gpu_state
-from ..health import Reading
+from ..fleet import GpuState, gpu_health, gpu_state
+from ..health import Reading, Thresholds
 from ..jobs import Job, JobState, JobType
-from ..nodes import Cordon, Drain, Gpu, Node, NodeState, Owner
+from ..nodes import Cordon, Drain, Gpu, GpuHealth, Node, NodeState, Owner
 from ..queue import BusyNodeError
-from ..store import Transaction, jobs
+from ..store import Transaction, jobs, remediation
 from ..store import nodes as stored
+from ..store.remediation import Reliability
 from .context import Context, context
 from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_query
 from .problems import Problem
@@ -88,6 +90,14 @@ class GpuAnswer(Answer):
     uuid: str | None
     model: str | None
     state: GpuState
+    health: Annotated[
+        GpuHealth,
+        Field(
+            description="Suspect: a high score that nobody acts on yet. Quarantined: no new work, what runs may end. "
+            "Draining: its job is taken away. Drained: nothing runs there. Probation: a canary job has to succeed. "
+            "Maintenance: a person keeps it."
+        ),
+    ]
     score: Annotated[float | None, Field(description="The detector's; from 1 on the GPU is bad. Null: no opinion.")]
     score_age_seconds: float | None
     job: GpuJob | None
@@ -106,6 +116,12 @@ class DrainAnswer(Answer):
         return cls(reason=drain.reason, owner=drain.owner, since=rfc3339(drain.since))
 
 
+class ReliabilityAnswer(Answer):
+    attempts: int
+    infrastructure_failures: Annotated[int, Field(description="Attempts that the machine failed, not the job.")]
+    repairs: Annotated[int, Field(description="Returns to service after a canary job.")]
+
+
 class NodeAnswer(Answer):
     node: str
     rack: str | None
@@ -114,10 +130,13 @@ class NodeAnswer(Answer):
     reason: str | None
     placeable: bool
     drain: DrainAnswer | None
+    reliability: ReliabilityAnswer
     gpus: list[GpuAnswer]
 
     @classmethod
-    def of(cls, node: Node, held: dict[str, Job], reading: Reading, stale_seconds: float) -> "NodeAnswer":
+    def of(
+        cls, node: Node, held: dict[str, Job], served: Reliability, reading: Reading, limits: Thresholds
+    ) -> "NodeAnswer":
         return cls(
             node=node.name,
             rack=node.rack,
@@ -126,7 +145,8 @@ class NodeAnswer(Answer):
             reason=node.why,
             placeable=node.placeable,
             drain=DrainAnswer.of(node.drain),
-            gpus=[_gpu(node, gpu, held, reading, stale_seconds) for gpu in node.gpus],
+            reliability=ReliabilityAnswer(**asdict(served)),
+            gpus=[_gpu(node, gpu, held, reading, limits) for gpu in node.gpus],
         )
 
 
@@ -159,13 +179,14 @@ class NodeList(Answer):
     nodes: list[NodeAnswer]
 
 
-def _gpu(node: Node, gpu: Gpu, held: dict[str, Job], reading: Reading, stale_seconds: float) -> GpuAnswer:
-    health = reading.at((node.name, gpu.index), stale_seconds)
+def _gpu(node: Node, gpu: Gpu, held: dict[str, Job], reading: Reading, limits: Thresholds) -> GpuAnswer:
+    health = reading.at((node.name, gpu.index), limits.stale_seconds)
     return GpuAnswer(
         gpu=gpu.index,
         uuid=gpu.uuid,
         model=gpu.model,
         state=gpu_state(node, gpu.index),
+        health=gpu_health(node, gpu.index, reading, limits),
         score=round(health.score, 4) if health else None,
         score_age_seconds=round(health.age, 1) if health else None,
         job=GpuJob.of(held.get(node.held.get(gpu.index, ""))),
@@ -196,7 +217,8 @@ def _versions(request: Request) -> frozenset[int] | None:
 
 async def list_nodes(request: Request) -> Response:
     fleet = await context(request).fleet(with_jobs=True)
-    known = [_answer(context(request), node, fleet.stored.jobs) for node in fleet.stored.nodes]
+    stored = fleet.stored
+    known = [_answer(context(request), node, stored.jobs, stored.reliability) for node in stored.nodes]
     return answer(NodeList(nodes=known))
 
 
@@ -250,18 +272,19 @@ async def uncordon(request: Request) -> Response:
     return await _respond(request, node)
 
 
-def _held(tx: Transaction, node: Node) -> dict[str, Job]:
-    return {job: jobs.get(tx, job) for job in set(node.held.values())}
+def _about(tx: Transaction, node: Node) -> tuple[dict[str, Job], dict[str, Reliability]]:
+    return {job: jobs.get(tx, job) for job in set(node.held.values())}, remediation.reliability(tx)
 
 
-def _answer(at: Context, node: Node, held: dict[str, Job]) -> NodeAnswer:
-    return NodeAnswer.of(node, held, at.cycle.reading, at.cycle.settings.thresholds.stale_seconds)
+def _answer(at: Context, node: Node, held: dict[str, Job], served: dict[str, Reliability]) -> NodeAnswer:
+    history = served.get(node.name, Reliability())
+    return NodeAnswer.of(node, held, history, at.cycle.reading, at.cycle.settings.thresholds)
 
 
 async def _respond(request: Request, node: Node, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    held = await context(request).queue.store.read(_held, node)
+    held, served = await context(request).queue.store.read(_about, node)
     tagged = {"ETag": f'"{node.version}"', **(headers or {})}
-    return answer(_answer(context(request), node, held), status, tagged)
+    return answer(_answer(context(request), node, held, served), status, tagged)
 
 
 ENDPOINTS = [
@@ -303,7 +326,7 @@ ENDPOINTS = [
         "POST",
         "/v1/nodes/{node}/undrain",
         undrain,
-        "Take work again.",
+        "Take work again, whoever holds the node.",
         answer=NodeAnswer,
         problems=(404, 412),
         headers=IF_MATCH,
@@ -324,7 +347,7 @@ ENDPOINTS = [
         "POST",
         "/v1/nodes/{node}/gpus/{gpu:int}/uncordon",
         uncordon,
-        "Lift everybody's cordon on one GPU. New evidence may bring one back.",
+        "Lift everybody's cordon on one GPU; what is known now brings none back, new evidence may.",
         answer=NodeAnswer,
         problems=(404, 412),
         headers=IF_MATCH,

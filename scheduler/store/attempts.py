@@ -1,7 +1,7 @@
 """Attempts as stored: placed, begun, ended, lost. The fence says which attempt of a job is the current one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..jobs import (
@@ -19,6 +19,9 @@ from . import jobs
 from .connection import Row
 from .nodes import tell_if_drained
 from .transaction import Transaction
+
+#: The origin of jobs that only try a place out: they go nowhere else, and no node is praised or blamed for them.
+CANARY = "probation"
 
 
 class StaleReportError(ValueError):
@@ -60,7 +63,15 @@ def place(tx: Transaction, placement: Placement) -> int:
         tx.change("add_part", fence=fence, node=share.node, gpus=json.dumps(share.gpus))
         for gpu in share.gpus:
             tx.change("hold_gpu", node=share.node, gpu=gpu, fence=fence, job=job.id)
+    if job.specification.origin != CANARY:
+        count(tx, [share.node for share in placement.shares], attempts=1)
     return fence
+
+
+def count(tx: Transaction, nodes: Iterable[str], attempts: int = 0, failures: int = 0, repairs: int = 0) -> None:
+    """Note in the nodes' histories how they have served."""
+    for node in nodes:
+        tx.change("count_reliability", node=node, attempts=attempts, infrastructure_failures=failures, repairs=repairs)
 
 
 def live_parts(tx: Transaction, node: str) -> list[Part]:
@@ -113,7 +124,12 @@ def release_stopped(tx: Transaction, fence: int, node: str) -> None:
         _release(tx, fence, node)
 
 
-def cancel(tx: Transaction, name: str) -> Job:
+def take_back(tx: Transaction, fence: int, node: str, reason: str) -> Ended | None:
+    """The machine is not to be trusted with it any more: as if the node had lost it, but its agent is told to stop."""
+    return _give_up(tx, fence, [node], reason)
+
+
+def cancel(tx: Transaction, name: str, reason: str = "cancelled on request") -> Job:
     """Cancelled at once; its GPUs stay held until the agents have let go. Cancelling twice is once."""
     job = jobs.get(tx, name)
     if job.state == JobState.CANCELLED:
@@ -122,9 +138,9 @@ def cancel(tx: Transaction, name: str) -> Job:
         raise TransitionError(name, job.state, JobState.CANCELLED)
     attempt = tx.one("live_attempt", job=name)
     if attempt:
-        _finish(tx, attempt["fence"], AttemptState.CANCELLED, JobState.CANCELLED, "cancelled on request", None)
+        _finish(tx, attempt["fence"], AttemptState.CANCELLED, JobState.CANCELLED, reason, None)
         return jobs.get(tx, name)
-    return jobs.move(tx, job, JobState.CANCELLED, reason="cancelled on request")
+    return jobs.move(tx, job, JobState.CANCELLED, reason=reason)
 
 
 def expire(tx: Transaction, start_seconds: float) -> list[Ended]:
@@ -156,8 +172,13 @@ def leave_node(tx: Transaction, node: str) -> None:
     """The agent stops in good order: what it had is queued again, and that costs no retry."""
     for part in live_parts(tx, node):
         _release(tx, part.fence, node)
-        if part.state != PartState.STOPPING:
-            _requeue(tx, part.fence, AttemptState.HANDED_BACK, f"handed back by {node}")
+        if part.state == PartState.STOPPING:
+            continue
+        reason = f"handed back by {node}"
+        if jobs.get(tx, part.job).specification.origin == CANARY:
+            _finish(tx, part.fence, AttemptState.HANDED_BACK, JobState.CANCELLED, reason, None)
+        else:
+            _requeue(tx, part.fence, AttemptState.HANDED_BACK, reason)
 
 
 def _begin(tx: Transaction, fence: int, node: str) -> None:
@@ -181,6 +202,8 @@ def _lose(tx: Transaction, fence: int, node: str, reason: str) -> Ended | None:
 def _give_up(tx: Transaction, fence: int, nodes: list[str], reason: str) -> Ended | None:
     """The machine failed the job: queue it again, away from `nodes`, while it has retries left."""
     job = jobs.get(tx, _attempt(tx, fence)["job"])
+    if job.specification.origin != CANARY:
+        count(tx, nodes, failures=1)
     if job.retries_used >= job.specification.retries:
         reason = f"{reason}; no retries left ({job.retries_used} used)"
         return _finish(tx, fence, AttemptState.LOST, JobState.FAILED, reason, None)

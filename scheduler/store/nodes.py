@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ..nodes import (
+    PROBATION,
     WHOLE_NODE,
     Cordon,
     Drain,
@@ -32,7 +33,8 @@ def register(tx: Transaction, name: str, rack: str | None, kind: str, gpus: Iter
     described = json.dumps([{"gpu": gpu.index, "uuid": gpu.uuid, "model": gpu.model} for gpu in gpus])
     before = tx.one("node", name=name)
     if before is None or (before["gpus"], before["rack"], before["kind"]) != (described, rack, kind):
-        tx.change("put_node", name=name, rack=rack, kind=kind, gpus=described, now=tx.now)
+        count = len(json.loads(described))
+        tx.change("put_node", name=name, rack=rack, kind=kind, gpus=described, gpu_count=count, now=tx.now)
         tx.event("node.registered", name)
     return get(tx, name)
 
@@ -62,7 +64,8 @@ def get_all(tx: Transaction) -> list[Node]:
 
 
 def remove(tx: Transaction, name: str) -> None:
-    tx.change("forget_cordons", node=name)
+    for statement in ("forget_cordons", "forget_probations", "forget_overrules"):
+        tx.change(statement, node=name)
     tx.change("remove_node", name=name)
     tx.event("node.removed", name)
 
@@ -105,28 +108,47 @@ def tell_if_drained(tx: Transaction, name: str) -> None:
         tx.event("node.drained", name, reason=row["drain_reason"], owner=row["drain_owner"])
 
 
-def cordon(tx: Transaction, name: str, gpu: int, source: str, reason: str, expires_at: float | None = None) -> bool:
+def cordon(
+    tx: Transaction,
+    name: str,
+    gpu: int,
+    source: str,
+    reason: str,
+    expires_at: float | None = None,
+    evict: bool = False,
+) -> bool:
     """Keep new work off a GPU (or WHOLE_NODE). Whether it is new; a known one is only renewed."""
     node = get(tx, name)
-    _require(node, gpu)
+    require(node, gpu)
     reasons = {(known.gpu, known.source): known.reason for known in node.cordons}
     new = (gpu, source) not in reasons
     if reasons.get((gpu, source)) != reason:
         tx.change("touch_node", name=name)
-    tx.change("put_cordon", node=name, gpu=gpu, source=source, reason=reason, since=tx.now, expires_at=expires_at)
+    tx.change(
+        "put_cordon",
+        node=name,
+        gpu=gpu,
+        source=source,
+        reason=reason,
+        since=tx.now,
+        expires_at=expires_at,
+        evict=int(evict),
+    )
     if new:
         owner = Owner.PERSON if source == Owner.PERSON else Owner.STETHOS
         if gpu == WHOLE_NODE:
-            tx.event("node.held", name, reason=reason, owner=owner)
+            told = "node.probation" if source == PROBATION else "node.held"
+            tx.event(told, name, reason=reason, owner=owner)
         else:
-            tx.event("gpu.cordoned", f"{name}/{gpu}", node=name, gpu=gpu, reason=reason, owner=owner)
+            told = "gpu.probation" if source == PROBATION else "gpu.cordoned"
+            tx.event(told, f"{name}/{gpu}", node=name, gpu=gpu, reason=reason, owner=owner)
     return new
 
 
 def uncordon(tx: Transaction, name: str, gpu: int, source: str | None = None, reason: str | None = None) -> bool:
     """Lift one source's cordon, or everybody's. Told only when it was the last."""
     if source is None:
-        _require(get(tx, name), gpu)
+        require(get(tx, name), gpu)
         lifted = tx.all("lift_all_cordons", node=name, gpu=gpu)
     else:
         lifted = tx.all("lift_cordon", node=name, gpu=gpu, source=source)
@@ -142,19 +164,16 @@ def uncordon(tx: Transaction, name: str, gpu: int, source: str | None = None, re
     return True
 
 
-def expire_cordons(tx: Transaction) -> None:
-    """Lift the cordons that nobody renewed in time."""
-    for row in tx.all("expired_cordons", now=tx.now):
-        uncordon(tx, row["node"], row["gpu"], row["source"], "not renewed in time")
-
-
-def _require(node: Node, gpu: int) -> None:
+def require(node: Node, gpu: int) -> None:
+    """Raises UnknownNodeError unless the node has that GPU (or it is WHOLE_NODE)."""
     if gpu != WHOLE_NODE and gpu not in {known.index for known in node.gpus}:
         raise UnknownNodeError(f"node {node.name} has no GPU {gpu}")
 
 
 def _cordon(row: Row) -> Cordon:
-    return Cordon(row["node"], row["gpu"], row["source"], row["reason"], row["since"], row["expires_at"])
+    return Cordon(
+        row["node"], row["gpu"], row["source"], row["reason"], row["since"], row["expires_at"], bool(row["evict"])
+    )
 
 
 def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:

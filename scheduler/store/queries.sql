@@ -153,10 +153,10 @@ SELECT * FROM nodes ORDER BY name;
 SELECT * FROM nodes WHERE name = :name;
 
 -- name: put_node
-INSERT INTO nodes (name, rack, kind, gpus, reachable, reason, registered_at)
-VALUES (:name, :rack, :kind, :gpus, 0, 'not heard yet', :now)
+INSERT INTO nodes (name, rack, kind, gpus, gpu_count, reachable, reason, registered_at)
+VALUES (:name, :rack, :kind, :gpus, :gpu_count, 0, 'not heard yet', :now)
 ON CONFLICT (name) DO UPDATE SET rack = excluded.rack, kind = excluded.kind, gpus = excluded.gpus,
-                                 version = nodes.version + 1;
+                                 gpu_count = excluded.gpu_count, version = nodes.version + 1;
 
 -- name: remove_node
 DELETE FROM nodes WHERE name = :name;
@@ -181,8 +181,8 @@ SELECT * FROM cordons;
 SELECT * FROM cordons WHERE node = :node;
 
 -- name: put_cordon
-INSERT INTO cordons (node, gpu, source, reason, since, expires_at)
-VALUES (:node, :gpu, :source, :reason, :since, :expires_at)
+INSERT INTO cordons (node, gpu, source, reason, since, expires_at, evict)
+VALUES (:node, :gpu, :source, :reason, :since, :expires_at, :evict)
 ON CONFLICT (node, gpu, source) DO UPDATE SET reason = excluded.reason, expires_at = excluded.expires_at;
 
 -- name: lift_cordon
@@ -238,3 +238,73 @@ SELECT name, hash, scopes, created_at, expires_at FROM tokens ORDER BY name;
 
 -- name: remove_token
 DELETE FROM tokens WHERE name = :name;
+
+-- name: live_holdings_of
+-- A part that is being stopped already needs no second word.
+SELECT DISTINCT holdings.fence FROM holdings
+JOIN parts ON parts.fence = holdings.fence AND parts.node = holdings.node
+WHERE holdings.node = :node AND (holdings.gpu = :gpu OR :gpu < 0) AND parts.state IN ('assigned', 'running');
+
+-- name: rack_sizes
+SELECT coalesce(rack, '') AS rack, sum(gpu_count) AS gpus FROM nodes GROUP BY coalesce(rack, '');
+
+-- name: automatic_cordons
+SELECT cordons.node, cordons.gpu, coalesce(nodes.rack, '') AS rack, nodes.gpu_count
+FROM cordons JOIN nodes ON nodes.name = cordons.node WHERE cordons.source <> 'person'
+GROUP BY cordons.node, cordons.gpu, nodes.rack, nodes.gpu_count;
+
+-- name: overrule
+INSERT INTO overrules (node, gpu, source, since) VALUES (:node, :gpu, :source, :now)
+ON CONFLICT (node, gpu, source) DO NOTHING;
+
+-- name: overruled
+SELECT node, gpu, source FROM overrules;
+
+-- name: overruled_at
+SELECT source FROM overrules WHERE node = :node AND gpu = :gpu;
+
+-- name: forget_overrule
+DELETE FROM overrules WHERE node = :node AND gpu = :gpu AND source = :source;
+
+-- name: forget_old_overrules
+DELETE FROM overrules WHERE source = :source AND since < :before;
+
+-- name: probations
+SELECT node, gpu, strikes, canary, due FROM probations ORDER BY node, gpu;
+
+-- name: probation
+SELECT node, gpu, strikes, canary, due FROM probations WHERE node = :node AND gpu = :gpu;
+
+-- name: put_probation
+INSERT INTO probations (node, gpu, strikes, canary, due) VALUES (:node, :gpu, :strikes, :canary, :due)
+ON CONFLICT (node, gpu) DO UPDATE SET strikes = excluded.strikes, canary = excluded.canary, due = excluded.due;
+
+-- name: forget_probation
+DELETE FROM probations WHERE node = :node AND gpu = :gpu;
+
+-- name: forget_probations
+DELETE FROM probations WHERE node = :node;
+
+-- name: forget_overrules
+DELETE FROM overrules WHERE node = :node;
+
+-- name: count_reliability
+INSERT INTO reliability (node, attempts, infrastructure_failures, repairs)
+VALUES (:node, :attempts, :infrastructure_failures, :repairs)
+ON CONFLICT (node) DO UPDATE SET
+    attempts = reliability.attempts + excluded.attempts,
+    infrastructure_failures = reliability.infrastructure_failures + excluded.infrastructure_failures,
+    repairs = reliability.repairs + excluded.repairs;
+
+-- name: reliability
+SELECT node, attempts, infrastructure_failures, repairs FROM reliability;
+
+-- name: recent_ends
+SELECT parts.node, count(*) AS ended FROM attempts JOIN parts ON parts.fence = attempts.fence
+WHERE attempts.finished_at >= :since GROUP BY parts.node;
+
+-- name: recent_fast_failures
+SELECT parts.node, count(DISTINCT attempts.job) AS jobs FROM attempts JOIN parts ON parts.fence = attempts.fence
+WHERE attempts.finished_at >= :since AND attempts.state = 'failed'
+  AND attempts.finished_at - coalesce(attempts.started_at, attempts.placed_at) <= :fast_seconds
+GROUP BY parts.node;

@@ -8,7 +8,7 @@ from .processes import Scheduler
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    server = Scheduler(tmp_path_factory.mktemp("shared"), "--alert-ttl", "2")
+    server = Scheduler(tmp_path_factory.mktemp("shared"), "--alert-ttl", "2", "--canary-seconds", "0")
     yield server
     server.close()
 

@@ -20,45 +20,62 @@ def after(scores: Sequence[float | None], step: float = 5.0, limits: Thresholds 
     return blocked
 
 
-def test_a_score_of_one_blocks_at_once() -> None:
-    assert after([0.2, 0.99, 1.0]) == [False, False, True]
+def test_two_of_three_bad_readings_block() -> None:
+    assert after([0.2, 0.99, 1.0, 1.0]) == [False, False, False, True]
+    assert after([1.0, 0.2, 1.0]) == [False, False, True]
+    assert after([1.0, 0.2, 0.2, 1.0]) == [False] * 4
+
+
+def test_a_score_of_two_blocks_at_once() -> None:
+    assert after([0.2, 2.0]) == [False, True]
+
+
+def test_no_opinion_is_no_bad_reading() -> None:
+    assert after([1.0, None, None, 1.0]) == [False] * 4
 
 
 def test_a_gpu_is_free_again_after_twenty_seconds_under_the_clear_threshold() -> None:
-    assert after([1.2, 0.6, 0.6, 0.6, 0.6, 0.6]) == [True, True, True, True, True, False]
+    assert after([2.2, 0.6, 0.6, 0.6, 0.6, 0.6]) == [True, True, True, True, True, False]
 
 
 def test_between_the_thresholds_nothing_changes() -> None:
     assert after([0.9] * 10) == [False] * 10
-    assert after([1.5] + [0.8] * 10) == [True] * 11
+    assert after([2.5] + [0.8] * 10) == [True] * 11
 
 
 def test_a_relapse_starts_the_wait_anew() -> None:
-    assert after([1.2, 0.6, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6, 0.6])[-2:] == [True, False]
+    assert after([2.2, 0.6, 0.6, 0.6, 0.8, 0.6, 0.6, 0.6, 0.6, 0.6])[-2:] == [True, False]
 
 
 def test_silence_blocks_nothing_and_is_no_recovery() -> None:
     assert after([None] * 5) == [False] * 5
-    assert after([1.2] + [None] * 100) == [True] * 101
+    assert after([2.2] + [None] * 100) == [True] * 101
 
 
 def test_silence_is_forgotten_in_the_end() -> None:
-    assert after([1.2, None, None, None], step=600.0) == [True, True, True, False]
+    assert after([2.2, None, None, None], step=600.0) == [True, True, True, False]
 
 
 def test_silence_does_not_count_as_time_under_the_threshold() -> None:
-    assert after([1.2, 0.1, None, None, None, None, None, 0.1]) == [True] * 8
+    assert after([2.2, 0.1, None, None, None, None, None, 0.1]) == [True] * 8
 
 
 @given(st.lists(st.none() | st.floats(0, 3), max_size=60))
-def test_a_gpu_is_never_free_right_after_a_bad_score(scores: list[float | None]) -> None:
-    for score, blocked in zip(scores, after(scores), strict=True):
-        assert blocked or score is None or score < LIMITS.block
+def test_a_gpu_is_never_free_right_after_two_bad_scores(scores: list[float | None]) -> None:
+    blocked = after(scores)
+    for place in range(1, len(scores)):
+        bad = all(score is not None and score >= LIMITS.block for score in scores[place - 1 : place + 1])
+        assert blocked[place] or not bad
 
 
 def test_thresholds_must_leave_a_gap() -> None:
     with pytest.raises(ValueError, match=r"the clear threshold 1 must be under the block threshold 1"):
         Thresholds(block=1.0, clear=1.0)
+
+
+def test_no_more_readings_can_confirm_than_are_looked_at() -> None:
+    with pytest.raises(ValueError, match=r"4 of 3 readings cannot confirm a bad score"):
+        Thresholds(confirm=4)
 
 
 def answer(*series: tuple[dict[str, str], str]) -> bytes:

@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from scheduler.api import Configuration, application
 from scheduler.cycle import Settings
 from scheduler.health import Thresholds
+from scheduler.remediation import Policy
 from scheduler.server import listen
 from scheduler.store import Store
 
 from .processes import ROOT, Json, until
 
-FAST = Settings(health_every=0.3, thresholds=Thresholds(clear_seconds=1.0))
+FAST = Settings(health_every=0.3, thresholds=Thresholds(clear_seconds=1.0), policy=Policy(canary_seconds=0))
 
 
 def binary() -> str:

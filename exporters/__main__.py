@@ -60,7 +60,7 @@ def _fleet_shape(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--model",
         "models",
-        type=click.Choice(["H100", "A100", "L40S"]),
+        type=click.Choice(["H100", "A100", "L40S", "RTX4090"]),
         multiple=True,
         default=["H100"],
         help="GPU model; several take turns from node to node.",

@@ -24,6 +24,9 @@ from exporters.synthetic.source import SyntheticSource
 
 _ROUNDS = 400
 _SETTLE_SECONDS = 1.0
+_TELL_SECONDS = 60.0
+
+Tell = Callable[[float, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,11 @@ class Service:
     missed: int
 
 
-def service(nodes: int, interval: float, seconds: float) -> Service:
-    """A real process with `nodes` nodes of 8 GPUs, each scraped over HTTP once in every `interval`."""
+def service(nodes: int, interval: float, seconds: float, tell: Tell) -> Service:
+    """A real process with `nodes` nodes of 8 GPUs, each scraped over HTTP once in every `interval`.
+
+    `tell` hears the seconds so far, the cores and the MiB once a minute.
+    """
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "exporters", "synthetic", "--nodes", str(nodes), "--port", "0"]
         environment = os.environ | {"STETHOS_HOME": home, "STETHOS_LOG": "json"}
@@ -110,12 +116,12 @@ def service(nodes: int, interval: float, seconds: float) -> Service:
                 if found is None:
                     raise click.ClickException("the exporter did not start")
                 with httpx.Client(base_url=found[0], timeout=30) as client:
-                    return _scraped(client, interval, seconds)
+                    return _scraped(client, interval, seconds, tell)
             finally:
                 process.terminate()
 
 
-def _scraped(client: httpx.Client, interval: float, seconds: float) -> Service:
+def _scraped(client: httpx.Client, interval: float, seconds: float, tell: Tell) -> Service:
     paths = [each["labels"]["__metrics_path__"] for each in client.get("/discovery").json()]
     for path in paths:  # labels are written once and kept; growth after that would be a leak
         client.get(path).raise_for_status()
@@ -124,7 +130,12 @@ def _scraped(client: httpx.Client, interval: float, seconds: float) -> Service:
     began = time.perf_counter()
     took: list[float] = []
     late = 0
+    told = began
     while (due := len(took) * interval / len(paths)) < seconds:
+        if time.perf_counter() - told >= _TELL_SECONDS:
+            told = time.perf_counter()
+            cpu_now, memory_now = _own(client)
+            tell((told - began), (cpu_now - cpu) / (told - began), memory_now / 2**20)
         wait = began + due - time.perf_counter()
         late += wait < -interval
         time.sleep(max(wait, 0.0))
@@ -144,6 +155,10 @@ def _own(client: httpx.Client) -> tuple[float, float]:
     names = ("process_cpu_seconds_total", "process_resident_memory_bytes")
     cpu, memory = (float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1]) for name in names)  # type: ignore[index]
     return cpu, memory
+
+
+def _tell(seconds: float, cores: float, mebibytes: float) -> None:
+    click.echo(f"  {seconds:6.0f} s: {cores:.2f} cores so far, {mebibytes:.1f} MiB", err=True)
 
 
 def _processor() -> str:
@@ -170,7 +185,7 @@ def main(nodes: int, interval: float, seconds: float) -> None:
         ("samples", own.samples, plain.samples),
     ):
         click.echo(f"{name:24}{mine:10.2f}{theirs:10.2f}{mine / theirs:8.2f}")
-    large = service(nodes, interval, seconds)
+    large = service(nodes, interval, seconds, _tell)
     click.echo(f"{nodes} nodes, {nodes * 8} GPUs, every {interval:g} s for {seconds:g} s, over HTTP:")
     click.echo(f"  {large.cores:.2f} cores, scrape {large.median_ms:.2f} ms median, {large.p99_ms:.2f} ms p99")
     click.echo(f"  {large.scrapes} scrapes, {large.missed} of them more than an interval late")

@@ -31,7 +31,7 @@ class NewNode(_Body):
 
     node: _Name
     gpus: int = Field(8, ge=1, le=16)
-    model: Literal["H100", "A100", "L40S"] = "H100"
+    model: Literal["H100", "A100", "L40S", "RTX4090"] = "H100"
 
 
 class NewLoad(_Body):

@@ -140,7 +140,15 @@ class Fleet:
 
     # Loads
 
-    def add_load(self, node: str, gpus: Sequence[int], kind: str, utilization: float, job: str | None = None) -> Load:
+    def add_load(
+        self,
+        node: str,
+        gpus: Sequence[int],
+        kind: str,
+        utilization: float,
+        job: str | None = None,
+        intensity: float = 1.0,
+    ) -> Load:
         """Puts work on GPUs. Raises `NotFoundError`, or `ConflictError` when a GPU is busy or gone."""
         rows = [self._layout.row(node, gpu) for gpu in gpus]
         if self.is_down(node):
@@ -157,7 +165,7 @@ class Fleet:
             None,
         )
         if slot is None:
-            slot = self._workload.open(kind, utilization, self._rng)
+            slot = self._workload.open(kind, utilization, intensity, self._rng)
         load = Load(self._number("load"), node, tuple(gpus), kind, utilization, job, slot)
         self.loads[load.id] = load
         self._slots.slot[rows] = slot
@@ -234,7 +242,7 @@ class Fleet:
         ranks = np.bincount(self._slots.slot)[self._slots.slot].astype(np.float64)
         demand = self._workload.demand(self._slots.slot, ranks)
         inlet = self._air.inlet_celsius(self.seconds)[self._layout.racks]
-        moment = physics.advance(self._cards, self._state, demand, now, inlet, seconds)
+        moment = physics.advance(self._cards, self._state, demand, now, inlet, self._layout.nodes, seconds)
         full = wear.leak(self._cards, self._state, now, demand, seconds)
         incidents = wear.advance(self._state, now, self._cards.nvlink_megabytes_per_second, seconds, self._rng)
         before = self._readings

@@ -18,7 +18,7 @@ class Impairment:
     """One value per GPU; `healthy(n)` does nothing."""
 
     contact: Floats  # factor on the resistance between die and cooler
-    airflow: Floats  # factor on the resistance between cooler and air; memory shares it
+    airflow: Floats  # share of the air that its fan still moves at a given speed; memory shares it
     inlet_kelvin: Floats  # on top of the rack's air
     limit: Floats  # factor on the power limit
     clock: Floats  # factor on the highest clock
@@ -84,7 +84,7 @@ def _thermal_paste(now: Impairment, gpus: Integers, strength: float, _: bool) ->
 
 
 def _fan_failure(now: Impairment, gpus: Integers, strength: float, _: bool) -> None:
-    now.airflow[gpus] *= 1 + 1.0 * strength
+    now.airflow[gpus] *= 1 - 0.85 * strength
 
 
 def _hot_inlet(now: Impairment, gpus: Integers, strength: float, _: bool) -> None:

@@ -19,6 +19,7 @@ class Layout:
         for name, node in nodes.items():
             self._rows[name] = np.arange(len(self.owners), len(self.owners) + len(node.gpus))
             self.owners += [(name, gpu) for gpu in range(len(node.gpus))]
+        self.nodes = np.repeat(np.arange(len(nodes)), [len(node.gpus) for node in nodes.values()])
         self.racks = np.array([node.rack_index for node in nodes.values() for _ in node.gpus], np.int64)
 
     def rows(self, node: str) -> Integers:

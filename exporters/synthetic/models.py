@@ -27,9 +27,12 @@ class GpuModel:
     tensor_share: float
     dram_share: float
     clock_exponent: float  # dynamic power over clock: f·V², V rising with f
+    own_fans: bool = False  # else the node's fans cool it
+    data_center: bool = True  # reports ECC, remapped rows and profiling metrics
 
 
-# Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB) and L40S.
+# Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB), L40S and
+# GeForce RTX 4090.
 # Idle power, idle clocks and slowdown temperatures are typical of these boards; no data sheet states them. Nor does one
 # split the power: stacked memory takes more of it than GDDR6, whose board has more multiprocessors and a higher clock.
 # Resistance puts a full load at the temperatures data centres report (H100: 650 W over 25 °C air → 67 °C);
@@ -100,5 +103,29 @@ MODELS: dict[str, GpuModel] = {
         tensor_share=0.4,
         dram_share=0.22,
         clock_exponent=2.4,
+    ),
+    "RTX4090": GpuModel(
+        name="NVIDIA GeForce RTX 4090",
+        memory_mebibytes=24564,
+        reserved_mebibytes=346,
+        idle_watts=22,
+        limit_watts=450,
+        sm_clock_megahertz=2745,
+        idle_sm_clock_megahertz=210,
+        memory_clock_megahertz=10501,
+        idle_memory_clock_megahertz=405,
+        slowdown_celsius=90,
+        resistance_kelvin_per_watt=0.1,
+        capacity_joules_per_kelvin=380,
+        nvlink_megabytes_per_second=0,
+        pcie_bytes_per_second=32e9,
+        pcie_generation=4,
+        reads_memory_temperature=False,
+        sm_share=0.52,
+        tensor_share=0.38,
+        dram_share=0.24,
+        clock_exponent=2.4,
+        own_fans=True,
+        data_center=False,
     ),
 }

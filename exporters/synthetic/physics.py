@@ -1,6 +1,8 @@
 """The causal model, all GPUs at once: demand → clock and power → temperature → clock.
 
 Heat: one resistance and one capacity per GPU (first-order lag), solved exactly, so that any step length is stable.
+Air: a fan follows the temperature (its own GPU's, or the hottest of the node's where GPUs have none), and what
+convection carries away grows with the flow.
 Power: idle + dynamic, the dynamic part rising with the clock to a power of the model's (f·V², V rising with f).
 """
 
@@ -9,16 +11,25 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from exporters.synthetic.arrays import Flags, Floats
+from exporters.synthetic.arrays import Flags, Floats, Integers
 from exporters.synthetic.impairment import Impairment
 from exporters.synthetic.models import GpuModel
 from exporters.synthetic.workload import Demand
 
-_SPIN_SHARE = 0.16  # waiting ranks poll: they look busy and draw little
+_SPIN_SHARE = 0.10  # waiting ranks poll: they look busy and draw little
 _HUNG_SHARE = 0.03
 _IDLE_AFTER_SECONDS = 8.0
 _THERMAL_BAND_KELVIN = 2.0
 _LOWEST_CLOCK = 0.15
+
+# The models' resistance holds at _RATED_FAN. Forced convection: heat carried away rises with flow to the 0.8 (turbulent
+# flow, Dittus and Boelter 1930).
+_RATED_FAN, _SLOWEST_FAN = 0.75, 0.5
+_FAN_RISES_CELSIUS, _FAN_FULL_CELSIUS = 40.0, 80.0
+_FAN_SECONDS = 15.0
+_CONVECTION_SHARE, _FLOW_EXPONENT = 0.6, 0.8
+# Stacked memory keeps its clock at rest and stays warm.
+_MEMORY_KELVIN, _MEMORY_SHARE, _MEMORY_DRAM_KELVIN = 15.0, 0.5, 15.0
 
 # A link that is down costs more than its share of the traffic: every rank waits for the slowest link.
 _LINK_SHARE, _LINK_WAIT = 0.8, 0.5
@@ -52,6 +63,8 @@ class Cards:
     tensor_share: Floats
     dram_share: Floats
     clock_exponent: Floats
+    own_fans: Floats
+    data_center: Floats
     power_spread: Floats
     pace_spread: Floats
     inlet_offset_celsius: Floats
@@ -63,6 +76,7 @@ class State:
 
     temperature_celsius: Floats
     memory_temperature_celsius: Floats
+    fan: Floats  # speed asked for, as a share of the highest
     idle_seconds: Floats
     gone_seconds: Floats
     energy_millijoules: Floats
@@ -128,9 +142,13 @@ def manufacture(models: Sequence[GpuModel], rng: np.random.Generator) -> Cards:
 def at_rest(cards: Cards, inlet_celsius: Floats) -> State:
     """GPUs that have idled for long."""
     count = len(cards.idle_watts)
-    warm = inlet_celsius + cards.inlet_offset_celsius + cards.idle_watts * cards.resistance_kelvin_per_watt
+    air = inlet_celsius + cards.inlet_offset_celsius
     state = State(*(np.zeros(count) for _ in fields(State)))
-    state.temperature_celsius, state.memory_temperature_celsius = warm, warm + 2.0
+    state.fan += _SLOWEST_FAN
+    rise = cards.idle_watts * cards.resistance_kelvin_per_watt
+    cooling = _cooling(state, np.ones(count))
+    state.temperature_celsius = air + rise * cooling
+    state.memory_temperature_celsius = air + (_MEMORY_KELVIN + _MEMORY_SHARE * rise) * cooling
     state.idle_seconds += 60.0
     state.stuck_celsius, state.stuck_watts = np.full(count, np.nan), np.full(count, np.nan)
     return state
@@ -142,13 +160,16 @@ def advance(
     demand: Demand,
     faults: Impairment,
     inlet_celsius: Floats,
+    node: Integers,
     seconds: float,
 ) -> Moment:
-    """One step of `seconds`: changes `state`, returns what was seen on the way."""
+    """One step of `seconds`: changes `state`, returns what was seen on the way. `node`: each GPU's, counted up."""
     air = inlet_celsius + cards.inlet_offset_celsius + faults.inlet_kelvin
-    resistance = cards.resistance_kelvin_per_watt * (faults.contact + 0.8 * (faults.airflow - 1.0))
+    cooling = _cooling(state, faults.airflow)
+    resistance = cards.resistance_kelvin_per_watt * (faults.contact + cooling - 1.0)
     moment = _moment(cards, state, demand, faults, air, resistance)
-    _heat(cards, state, moment, faults, air, resistance, seconds)
+    _heat(cards, state, moment, cooling, air, resistance, seconds)
+    _blow(cards, state, node, seconds)
     _count(state, moment, faults, seconds)
     return moment
 
@@ -176,6 +197,7 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
     held = faults.pace * np.where(demand.nvlink > 0, 1.0 - _LINK_WAIT * (1.0 - link), 1.0)
     held = held * (1.0 - _NARROW_WAIT * (1.0 - faults.lanes / _LANES))
     waiting = _waiting(demand, clock * working * held * cards.pace_spread)
+    waiting = 1.0 - (1.0 - waiting) * demand.intensity
     work = working * (1.0 - waiting) * held
     idle = state.idle_seconds >= _IDLE_AFTER_SECONDS
     spinning = cards.limit_watts * (_SPIN_SHARE * demand.utilization * waiting * working + _HUNG_SHARE * faults.hung)
@@ -213,7 +235,7 @@ def _heat(
     cards: Cards,
     state: State,
     moment: Moment,
-    faults: Impairment,
+    cooling: Floats,
     air: Floats,
     resistance: Floats,
     seconds: float,
@@ -221,9 +243,25 @@ def _heat(
     approach = 1.0 - np.exp(-seconds / (resistance * cards.capacity_joules_per_kelvin))
     goal = air + moment.power_watts * resistance
     state.temperature_celsius += (goal - state.temperature_celsius) * approach
-    shared = moment.power_watts * cards.resistance_kelvin_per_watt * 0.85
-    memory_goal = air + 2.0 + (shared + 18.0 * moment.dram) * faults.airflow
+    shared = _MEMORY_SHARE * moment.power_watts * cards.resistance_kelvin_per_watt
+    memory_goal = air + (_MEMORY_KELVIN + shared + _MEMORY_DRAM_KELVIN * moment.dram) * cooling
     state.memory_temperature_celsius += (memory_goal - state.memory_temperature_celsius) * approach
+
+
+def _cooling(state: State, airflow: Floats) -> Floats:
+    # Factor on the resistance to the air: more when less of it flows.
+    flow = state.fan / _RATED_FAN * airflow
+    factor: Floats = 1.0 + _CONVECTION_SHARE * (flow**-_FLOW_EXPONENT - 1.0)
+    return factor
+
+
+def _blow(cards: Cards, state: State, node: Integers, seconds: float) -> None:
+    hottest = np.full(node.max(initial=0) + 1, -np.inf)
+    np.maximum.at(hottest, node, state.temperature_celsius)
+    heeded = np.where(cards.own_fans > 0, state.temperature_celsius, hottest[node])
+    share = np.clip((heeded - _FAN_RISES_CELSIUS) / (_FAN_FULL_CELSIUS - _FAN_RISES_CELSIUS), 0.0, 1.0)
+    goal = _SLOWEST_FAN + (1.0 - _SLOWEST_FAN) * share
+    state.fan += (goal - state.fan) * (1.0 - np.exp(-seconds / _FAN_SECONDS))
 
 
 def _count(state: State, moment: Moment, faults: Impairment, seconds: float) -> None:

@@ -21,6 +21,12 @@ from exporters.synthetic.workload import Demand
 FIELDS = tuple(each.name for each in fields(GpuReading) if each.name != "identity")
 ROW = {name: row for row, name in enumerate(FIELDS)}
 
+# What NVIDIA's consumer cards do not report.
+_DATA_CENTER_ROWS = [
+    row
+    for name, row in ROW.items()
+    if name.endswith("_active_ratio") or name.startswith(("ecc_", "remapped_", "row_remap_", "recovery_"))
+]
 _LAST_WORDS_SECONDS = 15.0  # a lost GPU's XID is still reported for this long; nothing else is
 _IDLE_LANE_GENERATION = 1.0  # boards without NVLink let their bus slow down when nothing runs
 _RESET, _DRAIN_AND_RESET = 1.0, 4.0
@@ -38,6 +44,7 @@ def read(cards: Cards, state: State, demand: Demand, moment: Moment, rng: np.ran
     matrix = np.full((len(FIELDS), len(moment.clock)), np.nan)
     for name, row in values.items():
         matrix[ROW[name]] = row
+    matrix[np.ix_(_DATA_CENTER_ROWS, cards.data_center == 0)] = np.nan
     lost = state.gone_seconds > 0
     spoken = (state.xid > 0) & (state.gone_seconds <= _LAST_WORDS_SECONDS)
     xid = np.where(lost & ~spoken, np.nan, state.xid)
@@ -68,6 +75,8 @@ def _board(cards: Cards, state: State, moment: Moment, noise: Floats) -> dict[st
         "energy_millijoules": state.energy_millijoules,
         "power_violation_nanoseconds": state.power_violation_nanoseconds,
         "thermal_violation_nanoseconds": state.thermal_violation_nanoseconds,
+        # NVML tells the speed asked for, not the one reached.
+        "fan_percent": np.where(cards.own_fans > 0, np.rint(state.fan * 100.0), np.nan),
         "performance_state": np.where(moment.idle & _sleeps(cards), 8.0, 0.0),
         "clocks_event_reasons": (
             REASON_IDLE * moment.idle

@@ -48,6 +48,7 @@ class Slots:
 
     kind: Integers
     utilization: Floats
+    intensity: Floats
     age: Floats
     loading: Floats
     iteration_period: Floats
@@ -68,6 +69,7 @@ class Demand:
     slot: Integers
     synchronous: Floats
     utilization: Floats
+    intensity: Floats  # share of the busy time that is work; in the rest a kernel polls for data or for its peers
     tensor: Floats
     dram: Floats
     memory: Floats
@@ -84,7 +86,7 @@ class Workload:
         self.slots.kind[0] = NAMES.index("sleep")
         self._free: list[int] = []
 
-    def open(self, kind: str, utilization: float, rng: np.random.Generator) -> int:
+    def open(self, kind: str, utilization: float, intensity: float, rng: np.random.Generator) -> int:
         """A slot for a new job; every job differs a little from others of its kind."""
         if not self._free:
             first, more = len(self.slots.kind), max(8, len(self.slots.kind))
@@ -94,6 +96,7 @@ class Workload:
         fresh = _blank(1)
         fresh.kind[:] = NAMES.index(kind)
         fresh.utilization[:] = 0.0 if kind == "sleep" else utilization
+        fresh.intensity[:] = intensity
         fresh.loading[:] = rng.uniform(15, 60) if kind in ("training", "inference") else 2.0
         fresh.iteration_period[:] = rng.uniform(7, 40)
         fresh.checkpoint_period[:] = rng.uniform(600, 1800)
@@ -149,6 +152,7 @@ class Workload:
             slot=slot,
             synchronous=table[slot, _SYNC],
             utilization=activity[slot],
+            intensity=slots.intensity[slot],
             tensor=np.clip(table[:, _TENSOR] * slots.tensor_mix * work, 0, 0.97)[slot],
             dram=np.clip(table[:, _DRAM] * slots.dram_mix * work, 0, 0.95)[slot],
             memory=np.minimum(memory, 0.97)[slot],
@@ -159,7 +163,7 @@ class Workload:
 
 
 def _blank(count: int) -> Slots:
-    return Slots(np.zeros(count, np.int64), *(np.zeros(count) for _ in range(12)))
+    return Slots(np.zeros(count, np.int64), *(np.zeros(count) for _ in range(13)))
 
 
 def _relaxed(value: Floats, seconds: float, constant: float, rng: np.random.Generator) -> Floats:

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 
 from exporters import auth, dcgm, log, server, service
 from exporters.discovery import Place
+from exporters.synthetic.faults import KINDS
 
 if TYPE_CHECKING:
     from exporters.synthetic.fleet import Fleet
@@ -182,7 +183,8 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
 @_fleet_shape
 @click.option("--hours", type=click.FloatRange(0, min_open=True), default=2.0, help="Length of the recording.")
 @click.option("--step", type=click.FloatRange(1, 300), default=5.0, help="Seconds between rows.")
-@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places, of all kinds.")
+@click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places.")
+@click.option("--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="Only faults of these kinds.")
 @click.option("--upkeep/--no-upkeep", default=True, help="Driver restarts, missed scrapes, maintenance reboots.")
 @click.option(
     "--start",
@@ -191,11 +193,20 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
     help="UTC time of the beginning.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
-def record(fleet: Fleet, hours: float, step: float, faults: int, upkeep: bool, start: datetime, out: Path) -> None:
+def record(
+    fleet: Fleet,
+    hours: float,
+    step: float,
+    faults: int,
+    kinds: tuple[str, ...],
+    upkeep: bool,
+    start: datetime,
+    out: Path,
+) -> None:
     """Record a synthetic fleet with random jobs: recording.parquet, and truth.parquet beside it."""
     from exporters.synthetic.recorder import Recorder
 
-    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep)
+    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep, kinds or tuple(KINDS))
     try:
         with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
             for done in recorder.run():

@@ -3,11 +3,14 @@
 `prometheus_client` would add `_total` to counters, which DCGM's names do not have.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+_COUNTER = re.compile(r"^# HELP (\S+) (.*)\n# TYPE \1 counter$", re.MULTILINE)
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
@@ -36,3 +39,15 @@ def family(
     if not lines:
         return ""
     return f"# HELP {name} {explanation}\n# TYPE {name} {kind}\n" + "".join(lines)
+
+
+def openmetrics(text: str) -> str:
+    """A page as OpenMetrics 1.0. There a counter's sample must end in `_total`; DCGM's others have no known type."""
+    return _COUNTER.sub(_open_counter, text) + "# EOF\n"
+
+
+def _open_counter(found: re.Match[str]) -> str:
+    name, explanation = found.groups()
+    stem = name.removesuffix("_total")
+    kind = "unknown" if stem == name else "counter"
+    return f"# HELP {stem} {explanation}\n# TYPE {stem} {kind}"

@@ -85,6 +85,14 @@ def build(source: Source, *, token: str, open_reads: bool, routes: Sequence[Base
     )
 
 
+def _page(request: Request, text: str) -> Response:
+    # DCGM's contract is the text format; OpenMetrics is for who takes nothing else.
+    accepted = request.headers.get("accept", "*/*")
+    if "openmetrics" in accepted and "text/" not in accepted and "*/*" not in accepted:
+        return Response(exposition.openmetrics(text), media_type=exposition.OPEN_CONTENT_TYPE)
+    return Response(text, media_type=exposition.CONTENT_TYPE)
+
+
 async def _wait_out(request: Request) -> None:
     # Who asks must feel that nobody is there: no answer before every usual time limit is over.
     for _ in range(int(_HANG_SECONDS / _LOOK_SECONDS)):
@@ -113,14 +121,13 @@ class _Face:
         reason = self.failure or self.source.unready()
         return PlainTextResponse("ok\n") if reason is None else problem.problem(request, 503, reason)
 
-    async def metrics(self, _: Request) -> Response:
-        own = generate_latest(self.registry).decode()
-        return Response(own + self.source.about(), media_type=exposition.CONTENT_TYPE)
+    async def metrics(self, request: Request) -> Response:
+        return _page(request, generate_latest(self.registry).decode() + self.source.about())
 
     async def node(self, request: Request) -> Response:
         name = request.path_params["node"]
         try:
-            return Response(self.source.page(name), media_type=exposition.CONTENT_TYPE)
+            return _page(request, self.source.page(name))
         except UnknownNodeError:
             raise HTTPException(404, f"there is no node {name!r}") from None
         except NodeDownError as error:

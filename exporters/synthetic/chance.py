@@ -1,5 +1,6 @@
 """What happens by chance in a recording: jobs that come and go, faults, and upkeep that is no fault."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -133,11 +134,18 @@ class Faults:
     """A number of faults at random times and places. The kinds come as often as `faults.KINDS` weighs them, and each
     at least once when there are enough."""
 
-    def __init__(self, fleet: Fleet, count: int, length_seconds: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        count: int,
+        length_seconds: float,
+        rng: np.random.Generator,
+        kinds: Sequence[str] = tuple(KINDS),
+    ) -> None:
         self._fleet = fleet
         self._rng = rng
         self._plans = []
-        for kind in draw(count, rng):
+        for kind in draw(count, rng, kinds):
             start = fleet.seconds + float(rng.uniform(0.05, 0.9) * length_seconds)
             self._plans.append(
                 _Plan(
@@ -173,10 +181,10 @@ class Faults:
         plan.fault = fault.id
 
 
-def draw(count: int, rng: np.random.Generator) -> list[str]:
+def draw(count: int, rng: np.random.Generator, among: Sequence[str] = tuple(KINDS)) -> list[str]:
     """Kinds of faults by weight, shuffled."""
-    kinds = list(KINDS)
-    shares = np.array([kind.weight for kind in KINDS.values()], np.float64)
+    kinds = list(among)
+    shares = np.array([KINDS[kind].weight for kind in kinds], np.float64)
     shares /= shares.sum()
     if count < len(kinds):
         return [str(each) for each in rng.choice(kinds, count, replace=False, p=shares)]

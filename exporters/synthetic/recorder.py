@@ -10,7 +10,7 @@ from exporters import recording, signals
 from exporters.synthetic import sensors
 from exporters.synthetic.arrays import Floats, Integers
 from exporters.synthetic.chance import Faults, Jobs, Upkeep
-from exporters.synthetic.faults import Fault
+from exporters.synthetic.faults import KINDS, Fault
 from exporters.synthetic.fleet import Fleet
 
 _SIGNALS = (*signals.DIRECT, signals.MEMORY, *signals.VIOLATIONS)
@@ -24,7 +24,15 @@ class Recorder:
     """Writes `recording.parquet` and `truth.parquet` into `folder`."""
 
     def __init__(
-        self, fleet: Fleet, folder: Path, start: datetime, hours: float, step: float, faults: int, upkeep: bool = True
+        self,
+        fleet: Fleet,
+        folder: Path,
+        start: datetime,
+        hours: float,
+        step: float,
+        faults: int,
+        upkeep: bool = True,
+        kinds: Sequence[str] = tuple(KINDS),
     ) -> None:
         self.folder = folder
         self.steps = round(hours * 3600 / step)
@@ -38,7 +46,7 @@ class Recorder:
             self._jobs.step(_LONGEST_STEP_SECONDS)
             fleet.step(_LONGEST_STEP_SECONDS)
         self._zero = fleet.seconds
-        self._faults = Faults(fleet, faults, hours * 3600, rng)
+        self._faults = Faults(fleet, faults, hours * 3600, rng, kinds)
         self._upkeep = Upkeep(fleet, np.random.default_rng([fleet.seed, 3])) if upkeep else None
         self._labels = _Labels(fleet)
         self._names: dict[str, int] = {}

@@ -1,14 +1,20 @@
 """The wire contract: what each kind of card is exposed as, to the letter, under each generation of names."""
 
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporters import dcgm
+from exporters import dcgm, exposition
 from exporters.nvml import Nvml
+from exporters.synthetic.fleet import build
+from exporters.synthetic.models import MODELS
+from exporters.synthetic.source import SyntheticSource
 from tests.exporters.fake_nvml import TREES, FakeGpu, FakeNvml
+from tests.prometheus.servers import program
 
 GOLDEN = Path(__file__).with_name("golden")
 CARDS = sorted(file.stem for file in TREES.glob("*.json"))
@@ -50,3 +56,43 @@ def test_every_sample_is_a_number(card: str, names: dcgm.Names) -> None:
 def test_what_a_card_lacks_is_absent(card: str, absent: list[str]) -> None:
     text = exposed(card, "legacy")
     assert [each for each in absent if each in text] == []
+
+
+def synthetic(model: str, names: dcgm.Names) -> str:
+    fleet = build(1, 2, 32, [model], seed=7)
+    fleet.add_fault("off_the_bus", "node-01", 1, 1.0)
+    return SyntheticSource(fleet, names=names).page("node-01")
+
+
+@pytest.fixture(scope="module", params=dcgm.NAMES)
+def pages(request: pytest.FixtureRequest) -> list[str]:
+    return [exposed(card, request.param) for card in CARDS] + [synthetic(model, request.param) for model in MODELS]
+
+
+def test_promtool_can_read_every_page(pages: list[str]) -> None:
+    for page in pages:
+        command = [program("promtool"), "check", "metrics"]
+        done = subprocess.run(command, input=page, capture_output=True, text=True, check=False)
+        # 3: readable, but DCGM does not name things as promtool would
+        assert done.returncode in (0, 3), done.stderr
+
+
+def test_the_openmetrics_parser_can_read_every_page(pages: list[str]) -> None:
+    for page in pages:
+        names = [line.partition("{")[0] for line in page.splitlines() if not line.startswith("#")]
+        plain = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+        families = list(openmetrics.text_string_to_metric_families(exposition.openmetrics(page)))
+        samples = [sample for family in families for sample in family.samples]
+        assert [each.name for each in samples] == names
+        assert [(each.labels, each.value) for each in samples] == [(each.labels, each.value) for each in plain]
+        assert {family.type for family in families} >= {"gauge", "unknown"}
+
+
+def test_a_synthetic_card_has_what_the_real_one_has() -> None:
+    def families(text: str) -> set[str]:
+        return {family.name for family in text_string_to_metric_families(text)}
+
+    assert "DCGM_FI_DEV_FAN_SPEED" in families(synthetic("RTX4090", "legacy"))
+    for card, model in (("geforce", "RTX4090"), ("l40s", "L40S"), ("h100", "H100")):
+        mine = {name for name in families(synthetic(model, "legacy")) if name.startswith("DCGM_FI_DEV")}
+        assert mine - families(exposed(card, "legacy")) == set()

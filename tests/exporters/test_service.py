@@ -4,6 +4,7 @@ import time
 
 import httpx
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 
 from exporters.synthetic.fleet import build
 from exporters.synthetic.source import SyntheticSource
@@ -39,6 +40,22 @@ def test_a_page_has_its_gpus_and_tells_about_its_collectors(client: httpx.Client
     age = value(answer.text, "stethos_exporter_reading_age_seconds", gpu="7")
     assert age is not None
     assert 0 <= age < 5
+
+
+@pytest.mark.parametrize(
+    ("accept", "given"),
+    [
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text"),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", "text/plain"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/metrics", "/nodes/node-01/metrics"])
+def test_openmetrics_is_for_who_takes_nothing_else(client: httpx.Client, path: str, accept: str, given: str) -> None:
+    answer = client.get(path, headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(given)
+    assert answer.text.endswith("# EOF\n") == (given == "application/openmetrics-text")
+    if answer.text.endswith("# EOF\n"):
+        assert len(list(openmetrics.text_string_to_metric_families(answer.text))) > 5
 
 
 def test_the_process_tells_about_itself(client: httpx.Client) -> None:

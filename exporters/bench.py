@@ -25,6 +25,7 @@ from exporters.synthetic.source import SyntheticSource
 _ROUNDS = 400
 _SETTLE_SECONDS = 1.0
 _TELL_SECONDS = 60.0
+LONE_INTERVAL, LONE_SECONDS = 0.05, 30.0
 
 Tell = Callable[[float, float, float], None]
 
@@ -175,6 +176,7 @@ def _processor() -> str:
 def main(nodes: int, interval: float, seconds: float) -> None:
     """Measures, and prints a table."""
     click.echo(f"{_processor()}, Python {platform.python_version()}")
+    lone = service(1, LONE_INTERVAL, LONE_SECONDS, lambda *_: None)
     own, plain = ours(), gauges()
     click.echo(f"{'':24}{'ours':>10}{'Gauges':>10}{'ratio':>8}")
     for name, mine, theirs in (
@@ -185,6 +187,8 @@ def main(nodes: int, interval: float, seconds: float) -> None:
         ("samples", own.samples, plain.samples),
     ):
         click.echo(f"{name:24}{mine:10.2f}{theirs:10.2f}{mine / theirs:8.2f}")
+    click.echo(f"1 node over HTTP, every {LONE_INTERVAL:g} s for {LONE_SECONDS:g} s, {lone.scrapes} scrapes:")
+    click.echo(f"  {lone.cores:.2f} cores, scrape {lone.median_ms:.2f} ms median, {lone.p99_ms:.2f} ms p99")
     large = service(nodes, interval, seconds, _tell)
     click.echo(f"{nodes} nodes, {nodes * 8} GPUs, every {interval:g} s for {seconds:g} s, over HTTP:")
     click.echo(f"  {large.cores:.2f} cores, scrape {large.median_ms:.2f} ms median, {large.p99_ms:.2f} ms p99")

@@ -50,7 +50,7 @@ def real(folder: Path, cluster: str, signal: str) -> Floats:
     curve = CURVES[signal]
     with np.load(folder / f"{curve.file}_{cluster}.npz") as arrays:
         values, percents = arrays[f"__{curve.place}"], arrays[f"__{curve.place + 1}"]
-    return np.interp(PERCENTS, percents, values)
+    return np.asarray(np.interp(PERCENTS, percents, values))
 
 
 @click.command()

@@ -4,7 +4,7 @@ Jobs and heat of every GPU, the faults outlined; below, three faults beside the 
 look like faults and are none. Plain SVG.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +20,11 @@ from exporters.recording import RecordingError
 
 _WIDTH, _LEFT, _RIGHT, _ROW = 1200.0, 86.0, 14.0, 9.0
 _PLOT = _WIDTH - _LEFT - _RIGHT
-_CELLS = 288  # columns of a map: five minutes each in a day
-_FAULT, _PEER, _INK = "#d1242f", "#57606a", "#1f2328"
+_CELLS = 240  # columns of a map: six minutes each in a day
+_FAULT, _PEER, _INK, _SILENCE = "#d1242f", "#57606a", "#1f2328", "black"
 _JOBS = ("#9ecae1", "#c7e9c0", "#fdd0a2", "#dadaeb", "#bdbdbd", "#c6dbef", "#a1d99b", "#fdae6b", "#bcbddc", "#d9d9d9")
 _HEAT = ((25, (49, 54, 149)), (40, (116, 173, 209)), (52, (255, 255, 191)), (64, (253, 174, 97)), (82, (165, 0, 38)))
-_SMALL_WIDTH, _SMALL_HEIGHT = 340.0, 150.0
+_SMALL_WIDTH, _SMALL_HEIGHT, _SMALL_EVERY = 250.0, 150.0, 293.0
 
 # What shows a fault best: signal, factor, unit.
 _SHOWN: dict[str, tuple[str, float, str]] = {
@@ -51,14 +51,14 @@ class Scene:
     gpus: tuple[int, ...]
     start: float
     end: float
-    broken: int | None = None
+    broken: tuple[int, ...] = ()
     fault: tuple[float, float] | None = None
 
 
 def draw(on: Grid, faults: list[Fault]) -> str:
     """The whole page. Raises `RecordingError` when the recording lacks what is to be shown."""
     height = len(on.sources) * _ROW
-    scenes = [*_fault_scenes(on, faults), *_harmless_scenes(on, faults)]
+    scenes = ([_rack_scene(on, faults), *_fault_scenes(on, faults)], _harmless_scenes(on, faults))
     rows = [
         _text(14, 24, "A day of a synthetic fleet", 17, weight="bold"),
         _text(14, 52, "Jobs: one colour per job, white is idle, dark is silence", 13),
@@ -71,12 +71,15 @@ def draw(on: Grid, faults: list[Fault]) -> str:
         *_outlines(on, faults, 100 + height),
     ]
     top = 2 * height + 156
-    heads = ("Broken: one GPU (red) leaves the ranks of its own job", "Not broken: all ranks do it together")
-    for row, head in enumerate(heads):
+    heads = (
+        "Broken (red): a whole rack beside the other one; one GPU beside the ranks of its own job",
+        "Not broken: all ranks do it together",
+    )
+    for row, (head, shown) in enumerate(zip(heads, scenes, strict=True)):
         y = top + row * (_SMALL_HEIGHT + 88)
         rows.append(_text(14, y, head, 14, weight="bold"))
-        for place, scene in enumerate(scenes[3 * row : 3 * row + 3]):
-            rows += _small(on, scene, 46 + place * (_SMALL_WIDTH + 50), y + 36)
+        for place, scene in enumerate(shown):
+            rows += _small(on, scene, 36 + place * _SMALL_EVERY, y + 36)
     bottom = top + 2 * (_SMALL_HEIGHT + 88) - 10
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH:g}" height="{bottom:g}" '
@@ -86,6 +89,18 @@ def draw(on: Grid, faults: list[Fault]) -> str:
 
 
 # What to show
+
+
+def _rack_scene(on: Grid, faults: list[Fault]) -> Scene:
+    fault = next((each for each in faults if each.kind == "hot_inlet"), None)
+    if fault is None:
+        raise RecordingError("no rack's air grew hot; record more, with the fault hot_inlet")
+    rack = on.sources[fault.gpus[0]].rack
+    unit = ("temperature_celsius", 1.0, "GPU temperature, °C")
+    start, end = fault.start - 900, fault.end + 600
+    jobs = on.job[_steps(on, start, end)]
+    steady = tuple(np.flatnonzero((jobs == jobs[0]).all(axis=0)).tolist())
+    return Scene(f"{_plain(fault)}, {rack}", *unit, steady, start, end, fault.gpus, (fault.start, fault.end))
 
 
 def _fault_scenes(on: Grid, faults: list[Fault]) -> list[Scene]:
@@ -98,9 +113,9 @@ def _fault_scenes(on: Grid, faults: list[Fault]) -> list[Scene]:
         if not signal or fault.kind in scenes or len(ranks) < 2 or job[0] < 0 or (job != job[0]).any():
             continue
         span = fault.start, fault.end
-        title = f"{fault.kind.replace('_', ' ')}, {_name(on, gpu)}, severity {fault.severity:.2f}"
+        title = f"{_plain(fault)}, {on.sources[gpu].node} GPU {on.sources[gpu].gpu}"
         scenes[fault.kind] = Scene(
-            title, signal, factor, unit, ranks, fault.start - 1200, fault.end + 900, gpu, span
+            title, signal, factor, unit, ranks, fault.start - 1200, fault.end + 900, (gpu,), span
         )
     if len(scenes) < 3:
         raise RecordingError(f"only {len(scenes)} faults of kinds to be shown befell a rank of a job; record more")
@@ -136,7 +151,7 @@ def _life_of_a_job(on: Grid, calm: Mask) -> Scene:
         if on.seconds[last] - on.seconds[first] > 4500 and np.median(power) > 350 and dips > 2:
             start = on.seconds[first] + 300
             unit = ("power_watts", 1.0, "power, W")
-            return Scene("checkpoints and a stall of the whole job", *unit, ranks, start, start + 3600)
+            return Scene("a job saves its checkpoints", *unit, ranks, start, start + 3600)
     raise RecordingError("no healthy job of four GPUs saves checkpoints; record more")
 
 
@@ -145,7 +160,7 @@ def _upkeep(on: Grid, calm: Mask) -> Scene:
     found = []
     for node in dict.fromkeys(each.node for each in on.sources):
         gpus = tuple(place for place, each in enumerate(on.sources) if each.node == node)
-        for first, last in _true_runs(silent[:, gpus].all(axis=1)):
+        for first, last in _true_runs(np.asarray(silent[:, gpus].all(axis=1))):
             busy = on.job[max(first - 10, 0) : first, gpus] >= 0
             if busy.any():
                 found.append((last - first, node, gpus, on.seconds[first]))
@@ -153,7 +168,7 @@ def _upkeep(on: Grid, calm: Mask) -> Scene:
         raise RecordingError("no healthy node fell silent; record more, with upkeep")
     _, node, gpus, start = max(found)
     unit = ("power_watts", 1.0, "power, W")
-    return Scene(f"{node} is restarted; its jobs end", *unit, gpus, start - 1200, start + 1500)
+    return Scene(f"{node} is not heard for a moment", *unit, gpus, start - 900, start + 900)
 
 
 def _runs(on: Grid, calm: Mask, least_ranks: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
@@ -176,8 +191,8 @@ def _steps(on: Grid, start: float, end: float) -> slice:
     return slice(*np.searchsorted(on.seconds, [start, end]).tolist())
 
 
-def _name(on: Grid, gpu: int) -> str:
-    return f"{on.sources[gpu].node} GPU {on.sources[gpu].gpu}"
+def _plain(fault: Fault) -> str:
+    return f"{fault.kind.replace('_', ' ')} {fault.severity:.2f}"
 
 
 # Maps over the whole day
@@ -186,25 +201,32 @@ def _name(on: Grid, gpu: int) -> str:
 def _jobs(on: Grid, y: float) -> Iterator[str]:
     sampled, silent = _cells(on.job.astype(np.float32)), np.isnan(_cells(on.signals["power_watts"]))
     codes = np.where(silent, -2, sampled).astype(int)
-    for gpu, row in enumerate(codes.T):
-        for first, last, code in _equal(row):
-            if code != -1:
-                fill = "#24292f" if code == -2 else _JOBS[code % len(_JOBS)]
-                yield _cell(first, last, y + gpu * _ROW, fill)
+    yield from _map(codes, y, lambda code: _SILENCE if code == -2 else "white" if code == -1 else _JOBS[code % 10])
     yield from _names(on, y)
 
 
 def _heat(on: Grid, y: float) -> Iterator[str]:
     values = _cells(on.signals["temperature_celsius"])
     levels = np.where(np.isnan(values), -1, np.round(values / 3) * 3).astype(int)
-    for gpu, row in enumerate(levels.T):
-        for first, last, level in _equal(row):
-            yield _cell(first, last, y + gpu * _ROW, "#24292f" if level < 0 else _colour(level))
+    yield from _map(levels, y, lambda level: _SILENCE if level < 0 else _colour(level))
     yield from _names(on, y)
 
 
+def _map(codes: NDArray[np.int64], y: float, colour: Callable[[int], str]) -> Iterator[str]:
+    # One path for all cells of a colour keeps the file small.
+    paths: dict[str, list[str]] = {}
+    wide = _PLOT / _CELLS
+    for gpu, row in enumerate(codes.T):
+        for first, last, code in _equal(row):
+            cell = f"M{_LEFT + first * wide:.0f} {y + gpu * _ROW:g}h{(last - first) * wide + 0.5:.1f}v{_ROW - 1:g}"
+            paths.setdefault(colour(code), []).append(f"{cell}h-{(last - first) * wide + 0.5:.1f}z")
+    for fill, cells in paths.items():
+        if fill != "white":
+            yield f'<path fill="{fill}" d="{"".join(cells)}"/>'
+
+
 def _cells(values: Matrix) -> Matrix:
-    return values[np.linspace(0, len(values) - 1, _CELLS).astype(int)]
+    return np.asarray(values[np.linspace(0, len(values) - 1, _CELLS).astype(int)])
 
 
 def _equal(row: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
@@ -212,20 +234,13 @@ def _equal(row: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     yield from ((first, last, int(row[first])) for first, last in pairwise(edges))
 
 
-def _cell(first: int, last: int, y: float, fill: str) -> str:
-    wide = _PLOT / _CELLS
-    return (
-        f'<rect x="{_LEFT + first * wide:.1f}" y="{y:g}" width="{(last - first) * wide:.1f}" height="{_ROW - 1:g}" '
-        f'fill="{fill}"/>'
-    )
-
-
 def _names(on: Grid, y: float) -> Iterator[str]:
     for place, source in enumerate(on.sources):
         if source.gpu == "0":
             yield _text(14, y + place * _ROW + 14, source.node, 12)
             yield _text(14, y + place * _ROW + 28, source.rack, 11, _PEER)
-            yield f'<line x1="14" x2="{_WIDTH - _RIGHT:g}" y1="{y + place * _ROW - 0.5:g}" y2="{y + place * _ROW - 0.5:g}" stroke="{_PEER}" stroke-width=".6"/>'
+            line = f'x1="14" x2="{_WIDTH - _RIGHT:g}" y1="{y + place * _ROW - 0.5:g}" y2="{y + place * _ROW - 0.5:g}"'
+            yield f'<line {line} stroke="{_PEER}" stroke-width=".6"/>'
 
 
 def _axis(on: Grid, y: float, height: float) -> Iterator[str]:
@@ -253,7 +268,8 @@ def _outlines(on: Grid, faults: list[Fault], y: float) -> Iterator[str]:
         x = _LEFT + _PLOT * max(fault.start, 0) / on.seconds[-1]
         wide = max(_PLOT * (fault.end - fault.start) / on.seconds[-1], 4)
         top, tall = y + min(fault.gpus) * _ROW, (max(fault.gpus) - min(fault.gpus) + 1) * _ROW
-        yield f'<rect x="{x:.1f}" y="{top - 1.5:g}" width="{wide:.1f}" height="{tall + 1:g}" fill="none" stroke="black" stroke-width="2.4"/>'
+        box = f'x="{x:.1f}" y="{top - 1.5:g}" width="{wide:.1f}" height="{tall + 1:g}"'
+        yield f'<rect {box} fill="none" stroke="black" stroke-width="2.4"/>'
         yield _halo(min(x + wide + 4, _WIDTH - 110), top + min(tall, 40) / 2 + 3, fault.kind.replace("_", " "))
 
 
@@ -271,14 +287,16 @@ def _small(on: Grid, scene: Scene, x: float, y: float) -> Iterator[str]:
     across = x + 30 + (seconds - scene.start) / (scene.end - scene.start) * (_SMALL_WIDTH - 30)
     if scene.fault:
         ends = [x + 30 + (each - scene.start) / (scene.end - scene.start) * (_SMALL_WIDTH - 30) for each in scene.fault]
-        yield f'<rect x="{ends[0]:.1f}" y="{y:g}" width="{ends[1] - ends[0]:.1f}" height="{_SMALL_HEIGHT:g}" fill="#ffebe9"/>'
+        box = f'x="{ends[0]:.1f}" y="{y:g}" width="{ends[1] - ends[0]:.1f}" height="{_SMALL_HEIGHT:g}"'
+        yield f'<rect {box} fill="#ffebe9"/>'
     for level in np.linspace(low, high, 3):
         line = y + _SMALL_HEIGHT * (1 - (level - low) / (high - low))
         yield f'<line x1="{x + 30:g}" x2="{x + _SMALL_WIDTH:g}" y1="{line:.1f}" y2="{line:.1f}" stroke="#d0d7de"/>'
         yield _text(x + 26, line + 4, f"{level:.0f}", 10.5, _PEER, "end")
-    for place, gpu in sorted(enumerate(scene.gpus), key=lambda each: each[1] == scene.broken):
+    for place, gpu in sorted(enumerate(scene.gpus), key=lambda each: each[1] in scene.broken):
         down = y + _SMALL_HEIGHT * (1 - (values[:, place] - low) / (high - low))
-        yield _line(across, down, _FAULT if gpu == scene.broken else _PEER, 1.8 if gpu == scene.broken else 0.9)
+        broken = gpu in scene.broken
+        yield _line(across, down, _FAULT if broken else _PEER, 1.8 if broken and len(scene.broken) == 1 else 0.9)
     for share in (0.0, 0.5, 1.0):
         minute = round(((scene.start + share * (scene.end - scene.start)) % 86400) / 60)
         clock = f"{minute // 60 % 24:02d}:{minute % 60:02d}"
@@ -297,12 +315,14 @@ def _line(x: NDArray[np.float64], y: Matrix, colour: str, width: float) -> str:
         if down != down:
             pen = "M"
         else:
-            path.append(f"{pen}{across:.1f} {down:.1f}")
+            path.append(f"{pen}{across:.0f} {down:.1f}")
             pen = "L"
     return f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
 
 
-def _text(x: float, y: float, text: str, size: float, colour: str = _INK, anchor: str = "start", weight: str = "normal") -> str:
+def _text(
+    x: float, y: float, text: str, size: float, colour: str = _INK, anchor: str = "start", weight: str = "normal"
+) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" fill="{colour}" text-anchor="{anchor}" '
         f'font-weight="{weight}">{escape(text)}</text>'

@@ -25,7 +25,8 @@ ROW = {name: row for row, name in enumerate(FIELDS)}
 _DATA_CENTER_ROWS = [
     row
     for name, row in ROW.items()
-    if name.endswith("_active_ratio") or name.startswith(("ecc_", "remapped_", "row_remap_", "recovery_", "temperature_margin"))
+    if name.endswith("_active_ratio")
+    or name.startswith(("ecc_", "remapped_", "row_remap_", "recovery_", "temperature_margin"))
 ]
 _LAST_WORDS_SECONDS = 15.0  # a lost GPU's XID is still reported for this long; nothing else is
 _IDLE_LANE_GENERATION = 1.0  # boards without NVLink let their bus slow down when nothing runs

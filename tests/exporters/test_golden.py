@@ -81,7 +81,8 @@ def test_the_openmetrics_parser_can_read_every_page(pages: list[str]) -> None:
     for page in pages:
         names = [line.partition("{")[0] for line in page.splitlines() if not line.startswith("#")]
         plain = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-        families = list(openmetrics.text_string_to_metric_families(exposition.openmetrics(page)))
+        text = exposition.openmetrics(page)
+        families = list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
         samples = [sample for family in families for sample in family.samples]
         assert [each.name for each in samples] == names
         assert [(each.labels, each.value) for each in samples] == [(each.labels, each.value) for each in plain]

@@ -159,7 +159,12 @@ def _start_of_a_job(on: Grid, calm: Mask) -> Scene | None:
     for first, last, ranks in _runs(on, calm, least_ranks=6):
         start, power = on.seconds[first], on.signals["power_watts"][first:last, ranks]
         before = on.job[_steps(on, start - 600, start), ranks[0]]
-        if last - first > 1500 / on.step_seconds and len(before) and (before < 0).all() and np.nanmean(power) > 400:
+        if (
+            last - first > 1500 / on.step_seconds
+            and len(before)
+            and (before < 0).all()
+            and np.nanmean(power) > _half_limit(on)
+        ):
             unit = ("temperature_celsius", 1.0, "GPU temperature, °C")
             return Scene(f"a job starts on {len(ranks)} GPUs", *unit, ranks, start - 600, start + 1500)
     return None
@@ -169,7 +174,7 @@ def _life_of_a_job(on: Grid, calm: Mask) -> Scene | None:
     for first, last, ranks in _runs(on, calm, least_ranks=4):
         power = np.nan_to_num(on.signals["power_watts"][first:last, ranks]).mean(axis=1)
         dips = int(np.count_nonzero(np.diff((power < 0.5 * np.median(power)).astype(int)) > 0))
-        if on.seconds[last] - on.seconds[first] > 4500 and np.median(power) > 350 and dips > 2:
+        if on.seconds[last] - on.seconds[first] > 4500 and np.median(power) > _half_limit(on) and dips > 2:
             start = on.seconds[first] + 300
             unit = ("power_watts", 1.0, "power, W")
             return Scene("a job saves its checkpoints", *unit, ranks, start, start + 3600)
@@ -201,6 +206,10 @@ def _runs(on: Grid, calm: Mask, least_ranks: int) -> Iterator[tuple[int, int, tu
         ranks = tuple(np.flatnonzero(mine.any(axis=0)).tolist())
         if len(ranks) >= least_ranks and calm[steps[0] : steps[-1], ranks].all():
             yield int(steps[0]), int(steps[-1]), ranks
+
+
+def _half_limit(on: Grid) -> float:
+    return 0.5 * float(np.nanmedian(on.signals["power_limit_watts"]))
 
 
 def _true_runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

@@ -96,6 +96,42 @@ def test_a_failed_fan_heats_the_memory_too_but_bad_paste_does_not() -> None:
     assert field(paste, "memory_temperature_celsius") <= field(healthy, "memory_temperature_celsius") + 1
 
 
+def test_a_card_with_fans_turns_them_up_under_load_and_says_so() -> None:
+    idle, busy = (settled(kind, model="RTX4090", seconds=180) for kind in (None, "matrix"))
+    assert field(idle, "fan_percent") == 50
+    assert 60 < field(busy, "fan_percent") < 100
+    assert np.isnan(field(settled("matrix"), "fan_percent"))  # the node's fans cool an H100
+
+
+def test_a_failed_fan_is_answered_by_more_speed() -> None:
+    healthy, failed = (settled("matrix", fault, model="RTX4090") for fault in (None, "fan_failure"))
+    assert field(failed, "fan_percent") > field(healthy, "fan_percent") + 10
+    assert field(failed, "temperature_celsius") > field(healthy, "temperature_celsius") + 5
+    assert field(failed, "fan_percent", gpu=0) == pytest.approx(field(healthy, "fan_percent", gpu=0), abs=2)
+
+
+def test_a_nodes_fans_follow_its_hottest_gpu_and_cool_the_others_more() -> None:
+    healthy, failed = settled("matrix"), settled("matrix", "fan_failure")
+    assert field(failed, "temperature_celsius") > field(healthy, "temperature_celsius") + 8
+    assert field(failed, "temperature_celsius", gpu=0) < field(healthy, "temperature_celsius", gpu=0)
+
+
+def test_a_badly_fed_job_is_busy_at_low_power() -> None:
+    fleet = build(1, 8, 32, ["A100"], seed=7)
+    fleet.add_load("node-01", range(4), "training", 1.0, "fed", 1.0)
+    fleet.add_load("node-01", range(4, 8), "training", 1.0, "starved", 0.05)
+    for _ in range(150):
+        fleet.step(1.0)
+    assert field(fleet, "utilization_percent", 5) > 85
+    assert field(fleet, "power_watts", 5) < 0.4 * field(fleet, "power_watts", 2)
+    assert field(fleet, "tensor_active_ratio", 5) < 0.1 * field(fleet, "tensor_active_ratio", 2)
+
+
+def test_stacked_memory_stays_warm_at_rest() -> None:
+    resting = settled()
+    assert field(resting, "memory_temperature_celsius") > field(resting, "temperature_celsius") + 8
+
+
 def test_a_hung_gpu_looks_busy_and_draws_little() -> None:
     fleet = settled(None, "hang", 1.0)
     assert field(fleet, "utilization_percent") >= 98

@@ -120,7 +120,7 @@ def _beyond_power(on: Grid) -> Matrix:
         result[:, racks == rack] = np.nanmedian(sliding_window_view(np.pad(middle, wide, "edge"), 2 * wide + 1), 1)[
             :, None
         ]
-    return result
+    return np.asarray(result)
 
 
 def _fault_scenes(on: Grid, faults: list[Fault]) -> list[Scene]:

@@ -41,7 +41,7 @@ class SyntheticSource:
         self._monotonic = monotonic
         self._last = monotonic()
         self._step_seconds = 0.0
-        self._pages: dict[str, str] = {}
+        self._written: dict[tuple[str, str], str] = {}  # (node, collector) → its part of the page, until the next step
         fleet.step(self._interval * speed)
         self._offset = fleet.seconds
 
@@ -72,7 +72,7 @@ class SyntheticSource:
 
     def changed(self) -> None:
         """Forgets the pages written before."""
-        self._pages.clear()
+        self._written.clear()
 
     async def run(self) -> None:
         """Advances the fleet until cancelled."""
@@ -92,8 +92,8 @@ class SyntheticSource:
             raise NodeHangsError(f"node {node} does not answer")
         return guard.collect(
             {
-                "dcgm": lambda: self._dcgm(node),
-                "events": lambda: self._events(node),
+                "dcgm": lambda: self._once(node, "dcgm", self._dcgm),
+                "events": lambda: self._once(node, "events", self._events),
                 "age": lambda: self._ages(node),
             }
         )
@@ -115,10 +115,13 @@ class SyntheticSource:
         age = self._monotonic() - self._last
         return None if age < _STALLED_SECONDS else f"the fleet has not moved for {age:.0f} s"
 
+    def _once(self, node: str, collector: str, write: Callable[[str], str]) -> str:
+        if (node, collector) not in self._written:
+            self._written[node, collector] = write(node)
+        return self._written[node, collector]
+
     def _dcgm(self, node: str) -> str:
-        if node not in self._pages:
-            self._pages[node] = dcgm.expose(self.fleet.readings(node), node, self.names)
-        return self._pages[node]
+        return dcgm.expose(self.fleet.readings(node), node, self.names)
 
     def _events(self, node: str) -> str:
         seen = self.fleet.xids.get(node, {})

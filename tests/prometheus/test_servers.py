@@ -132,14 +132,26 @@ def test_alerts_reach_the_webhook_except_those_another_explains(tmp_path: Path, 
         {"alertname": "NodeDown", "severity": "critical", "node": "n1"},
         {"alertname": "GpuAnomalous", "severity": "warning", "node": "n1", "gpu": "0"},
         {"alertname": "GpuAnomalous", "severity": "warning", "node": "n2", "gpu": "0"},
+        {"alertname": "GroupAnomalous", "severity": "warning", "group_type": "rack", "group": "r1", "rack": "r1"},
+        {"alertname": "GpuAnomalous", "severity": "warning", "node": "n3", "gpu": "0", "rack": "r1"},
+        {"alertname": "GroupAnomalous", "severity": "warning", "group_type": "job", "group": "j1", "job": "j1"},
+        {"alertname": "GpuAnomalous", "severity": "warning", "node": "n4", "gpu": "0", "rack": "r2", "job": "j1"},
+        {"alertname": "GpuAnomalous", "severity": "warning", "node": "n5", "gpu": "0", "rack": "r2", "job": "j2"},
     ]
 
     def delivered() -> list[tuple[str, str]]:
-        return sorted((each["labels"]["alertname"], each["labels"]["node"]) for each in stethos.delivered)
+        found = (each["labels"] for each in stethos.delivered)
+        return sorted((labels["alertname"], labels.get("node") or labels["group"]) for labels in found)
 
     with running(program("alertmanager"), *flags, "--cluster.listen-address=", log=tmp_path / "log"):
         eventually(lambda: httpx.get(f"{url}/-/ready").is_success)
         httpx.post(f"{url}/api/v2/alerts", json=[{"labels": labels} for labels in alerts]).raise_for_status()
-        eventually(lambda: len(delivered()) >= 2)
+        eventually(lambda: len(delivered()) >= 5)
         time.sleep(1.5)  # longer than group_wait: what was held back until now stays held back
-    assert delivered() == [("GpuAnomalous", "n2"), ("NodeDown", "n1")]
+    assert delivered() == [
+        ("GpuAnomalous", "n2"),
+        ("GpuAnomalous", "n5"),
+        ("GroupAnomalous", "j1"),
+        ("GroupAnomalous", "r1"),
+        ("NodeDown", "n1"),
+    ]

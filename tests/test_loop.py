@@ -127,6 +127,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, subp
         **os.environ,
         "STETHOS_HOME": str(home),
         "STETHOS_SERVERS": str(ROOT / ".stethos/servers"),
+        "CANARY_SECONDS": "5",
         **settings,
     }
     with (home / "up.out").open("w") as output:
@@ -183,7 +184,8 @@ def test_a_job_heats_its_gpu_and_a_sick_gpu_is_found_avoided_and_taken_back(
 
     loop.mend(fault)
     until("the alert is resolved", lambda: bool(loop.alerts("resolved", node, 3)), 240)
-    until("the cordon is lifted", lambda: loop.gpu(node, 3)["cordon"] is None, 60)
+    until("a canary tries it out", lambda: loop.gpu(node, 3)["health"] == "probation", 60)
+    until("the cordon is lifted", lambda: loop.gpu(node, 3)["health"] == "healthy", 90)
     until("the GPU works again", lambda: (node, 3) in loop.runs(GPUS), 60)
 
 

@@ -1,4 +1,4 @@
-"""python -m scheduler serve | agent | token"""
+"""python -m scheduler serve | agent | simulate | token"""
 
 from pathlib import Path
 
@@ -79,6 +79,37 @@ def serve(**options: object) -> None:
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run
+
+    run(**options)  # type: ignore[arg-type]
+
+
+@main.command()
+@click.option(
+    "--trace",
+    "trace_folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder of the openb trace: the list of GPU nodes and the lists of pods.",
+)
+@click.option("--policy", default="all", metavar="NAME", help="One policy, or all.")
+@click.option("--workload", multiple=True, help="A workload of the trace; may be given again.  [default: all]")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=10, help="Runs with other orders of arrival.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False, writable=True), help="Write all there too."
+)
+@click.option(
+    "--faults",
+    "fault_trace",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A fault trace (InfiniteHBD's fault_trace.json): also say what health saves.",
+)
+@click.option("--days", type=click.FloatRange(1, 348), default=348.0, help="How much of the fault trace to replay.")
+@click.option("--recall", type=click.FloatRange(0, 1), default=0.5, help="Share of the faults that are announced ...")
+@click.option("--lead-hours", type=click.FloatRange(0, 1000), default=24.0, help="... so long before.")
+@click.option("--false-alarms", type=click.FloatRange(0, 100), default=0.1, help="In 1,000 GPU-hours.")
+def simulate(**options: object) -> None:
+    """Replay a trace: how much of the fleet each policy fills, and what heeding health saves."""
+    from .simulate.run import run
 
     run(**options)  # type: ignore[arg-type]
 

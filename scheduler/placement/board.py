@@ -74,23 +74,26 @@ class Board:
     def take(self, row: int, shape: Shape, slot: int) -> tuple[int, ...]:
         """Give a node's share away; `slot` is the GPU for a shared one. The slots that were taken."""
         if shape.shared:
+            self.full[row] -= self.gpus[row, slot] == WHOLE
             slots: tuple[int, ...] = (slot,)
         else:
-            slots = tuple(np.flatnonzero(self.gpus[row] == WHOLE)[: shape.gpus].tolist())
-        self.gpus[row, list(slots)] -= shape.milli
+            self.full[row] -= shape.gpus
+            slots = tuple((self.gpus[row] == WHOLE).nonzero()[0][: shape.gpus].tolist())
+        self.gpus[row, slots] -= shape.milli
+        self.free[row] -= shape.amount
         self.cpu[row] -= shape.cpu
         self.memory[row] -= shape.memory
-        self.changed(row)
+        self.changes.append(row)
         return slots
 
-    def give(self, row: int, shape: Shape, slots: tuple[int, ...]) -> None:
-        """Take a share back."""
-        self.gpus[row, list(slots)] += shape.milli
-        self.cpu[row] += shape.cpu
-        self.memory[row] += shape.memory
-        self.changed(row)
-
-    def changed(self, row: int) -> None:
-        self.full[row] = (self.gpus[row] == WHOLE).sum()
-        self.free[row] = self.gpus[row].sum()
+    def set_free(self, row: int, count: int) -> None:
+        """A node has so many whole GPUs free now, for another reason than a placement."""
+        self.gpus[row] = 0
+        self.gpus[row, :count] = WHOLE
+        self.full[row] = count
+        self.free[row] = count * WHOLE
         self.changes.append(row)
+
+    def state(self, row: int) -> tuple[float, float, int, bytes]:
+        """All that a lasting cost may depend on: nodes in the same state cost the same."""
+        return float(self.cpu[row]), float(self.memory[row]), int(self.model[row]), self.gpus[row].tobytes()

@@ -11,7 +11,8 @@ import numpy as np
 from ..jobs import Share
 from .board import WHOLE, Board, Floats, Integers, Shape
 from .mix import Mix
-from .policies import POLICIES, Ranking
+from .policies import POLICIES
+from .ranking import Ranking
 
 #: What a penalty of 1 and a risk of 1 cost, in GPUs of fragments per GPU of the job: whatever node fails, all
 #: of a gang is lost, so it is the large jobs that get the best nodes.
@@ -24,7 +25,7 @@ SPREAD = 1.0
 #: Sizes that space is kept for before any job has come.
 USUAL = (1, 2, 4, 8)
 #: How many candidates an explanation names.
-NAMED = 10
+NAMED = 5
 
 
 class Request(Protocol):
@@ -77,6 +78,8 @@ class Assignment:
     job: str
     shares: tuple[Share, ...]
     looks: tuple[Look, ...] = field(repr=False)
+    #: How many nodes it fitted on, and why not on the others.
+    counts: dict[str, int] = field(repr=False)
 
 
 class Fleet:
@@ -96,9 +99,11 @@ class Fleet:
         self._ranking.learn(_mix(expected))
         racks = {name: number for number, name in enumerate(dict.fromkeys(node.rack for node in candidates))}
         self._rack: Integers = np.array([racks[node.rack] for node in candidates], dtype=np.int64)
-        #: Per GPU of the job: [node, k] what the health of the k healthiest free GPUs costs, [node] its history.
-        self._health: Floats = np.zeros((count, self.widest + 1))
+        #: Per GPU of the job: [k, node] what the health of the k healthiest free GPUs costs, [node] its history.
+        self._health: Floats = np.zeros((self.widest + 1, count))
         self._history: Floats = np.array([HISTORY * node.risk for node in candidates])
+        self._shapes = [Shape(gpus) for gpus in range(self.widest + 1)]
+        self._closed = Counter(node.why_not for node in candidates if node.why_not)
         for row in range(count):
             self._grade(row)
 
@@ -107,8 +112,8 @@ class Fleet:
         per_node = job.gpus // job.nodes
         if per_node > self.widest:
             return np.full(len(self.candidates), np.inf)
-        packing, _ = self._ranking.costs(Shape(per_node))
-        cost: Floats = packing + job.gpus * (self._health[:, per_node] + self._history)
+        packing, _ = self._ranking.costs(self._shapes[per_node])
+        cost: Floats = packing + job.gpus * (self._health[per_node] + self._history)
         for node in job.avoid:
             if (row := self.position.get(node)) is not None:
                 cost[row] += AVOID
@@ -138,13 +143,13 @@ class Fleet:
         chosen = self.choose(job, cost)
         if chosen is None:
             return None
-        looks = self.looks(job, cost, chosen)
-        return Assignment(job.id, self.take(job, chosen), looks)
+        looks, counts = self.looks(job, cost, chosen), self.counts(cost)
+        return Assignment(job.id, self.take(job, chosen), looks, counts)
 
     def take(self, job: Request, rows: Iterable[int]) -> tuple[Share, ...]:
         """Give the job its share of each of these nodes: the healthiest GPUs."""
         per_node = job.gpus // job.nodes
-        shape = Shape(per_node)
+        shape = self._shapes[per_node]
         shares = []
         for row in rows:
             node = self.candidates[row]
@@ -155,17 +160,17 @@ class Fleet:
                 penalties=node.penalties[per_node:],
                 busy=node.busy + per_node,
             )
-            self._ranking.policy.placed(row, shape)
-            self._board.take(row, shape, 0)
+            self._ranking.take(row, 0, shape)
             self._grade(row)
         return tuple(shares)
 
     def update(self, row: int, node: Candidate) -> None:
         """A node has changed for another reason than a placement here."""
+        for why_not, step in ((self.candidates[row].why_not, -1), (node.why_not, 1)):
+            if why_not:
+                self._closed[why_not] += step
         self.candidates[row] = node
-        self._board.gpus[row] = 0
-        self._board.gpus[row, : _open(node)] = WHOLE
-        self._board.changed(row)
+        self._board.set_free(row, _open(node))
         self._history[row] = HISTORY * node.risk
         self._grade(row)
 
@@ -185,13 +190,24 @@ class Fleet:
         return True
 
     def looks(self, job: Request, cost: Floats, chosen: Sequence[int]) -> tuple[Look, ...]:
-        """The best candidates, and of a large gang all that were chosen first."""
-        rows = np.argpartition(cost, NAMED)[:NAMED] if cost.size > NAMED else np.arange(cost.size)
-        found = sorted(rows.tolist(), key=lambda row: (cost[row], row))
+        """The chosen and the best of the others, best first."""
+        found = list(chosen)[:NAMED]
+        rest = cost.copy()
+        rest[found] = np.inf
+        while len(found) < NAMED and len(rest) and isfinite(rest[row := int(rest.argmin())]):
+            found.append(row)
+            rest[row] = np.inf
+        found.sort(key=lambda row: (cost[row], row))
+        if len(found) < NAMED:
+            found += np.flatnonzero(np.isinf(cost))[: NAMED - len(found)].tolist()
         picked = set(chosen)
-        if not picked <= set(found):
-            found = [*list(chosen)[:NAMED], *(row for row in found if row not in picked)][:NAMED]
         return tuple(self._look(row, job, float(cost[row]), row in picked) for row in found)
+
+    def counts(self, cost: Floats) -> dict[str, int]:
+        """On how many nodes a job with these costs fits, and why not on the others."""
+        fitting = int(np.isfinite(cost).sum())
+        closed = {reason: count for reason, count in self._closed.items() if count}
+        return {"fits": fitting, "too few GPUs free": len(cost) - fitting - sum(closed.values()), **closed}
 
     def _look(self, row: int, job: Request, cost: float, chosen: bool) -> Look:
         node, per_node = self.candidates[row], job.gpus // job.nodes
@@ -199,7 +215,7 @@ class Fleet:
         if not isfinite(cost):
             reason = node.why_not or f"{free} free, {node.busy} busy, {len(node.cordoned)} cordoned"
             return Look(node.name, False, False, free, (), None, {}, reason)
-        health, history = job.gpus * float(self._health[row, per_node]), job.gpus * float(self._history[row])
+        health, history = job.gpus * float(self._health[per_node, row]), job.gpus * float(self._history[row])
         avoided = AVOID if node.name in job.avoid else 0.0
         terms = {
             "packing": cost - health - history - avoided,
@@ -214,7 +230,7 @@ class Fleet:
         total = 0.0
         for count, penalty in enumerate(node.penalties, 1):
             total += penalty
-            self._health[row, count] = HEALTH * total / count
+            self._health[count, row] = HEALTH * total / count
 
 
 def _open(node: Candidate) -> int:

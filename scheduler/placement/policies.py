@@ -27,7 +27,7 @@ LEFT = 0.01
 class Policy(Protocol):
     """Costs of the nodes in `rows`, where the shape fits, and the slot for a shared job."""
 
-    #: Whether a cost holds until its node changes or the policy is told of a new mix.
+    #: Whether a cost hangs on nothing but the node's state and the mix: it holds until they change.
     lasting: bool
 
     def cost(self, board: Board, rows: Integers, shape: Shape) -> tuple[Floats, Integers]: ...
@@ -221,52 +221,3 @@ POLICIES: dict[str, Callable[[np.random.Generator], Policy]] = {
     "random": Random,
 }
 DEFAULT = "stethos"
-
-
-class Ranking:
-    """The costs of all nodes for each shape; after a placement only the nodes that changed are looked at again."""
-
-    def __init__(self, board: Board, policy: Policy) -> None:
-        self.board, self.policy = board, policy
-        self._costs: dict[Shape, tuple[Floats, Integers]] = {}
-        self._seen: dict[Shape, int] = {}
-        self._all: Integers = np.arange(len(board))
-
-    def learn(self, mix: Mix) -> None:
-        self.policy.learn(self.board, mix)
-        self._costs.clear()
-
-    def costs(self, shape: Shape) -> tuple[Floats, Integers]:
-        """Cost and slot of every node, infinite where the shape does not fit. Not to be written to."""
-        changes = self.board.changes
-        if shape not in self._costs:
-            rows = self._all
-            self._costs[shape] = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=np.int64)
-        else:
-            rows = np.array(sorted(set(changes[self._seen[shape] :])), dtype=np.int64)
-        self._seen[shape] = len(changes)
-        cost, slots = self._costs[shape]
-        if not self.policy.lasting:
-            rows = self._all
-        if len(rows):
-            cost[rows] = np.inf
-            rows = rows[self.board.fits(rows, shape)]
-            cost[rows], slots[rows] = self.policy.cost(self.board, rows, shape)
-        return cost, slots
-
-    def best(self, shape: Shape) -> tuple[int, int] | None:
-        """The node and the slot for a shape, the first of equals; None when it fits nowhere."""
-        cost, slots = self.costs(shape)
-        if not len(cost):
-            return None
-        row = int(cost.argmin())
-        return (row, int(slots[row])) if np.isfinite(cost[row]) else None
-
-    def place(self, shape: Shape) -> tuple[int, tuple[int, ...]] | None:
-        """Take the best node. Its row and the slots taken, or None."""
-        found = self.best(shape)
-        if found is None:
-            return None
-        row, slot = found
-        self.policy.placed(row, shape)
-        return row, self.board.take(row, shape, slot)

@@ -6,7 +6,7 @@ back to the queue with what remains, and its restart costs time too. The server 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 
@@ -49,9 +49,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of the fleet's GPU-hours, in %: held by jobs; of those, spent on progress that lasted."""
+    """One seed's. GPU-hours are lost to work that is done again and to restarts."""
 
+    #: GPU-hours held by jobs, in % of the fleet's.
     allocation: float
+    #: Of the held GPU-hours those that were not lost, in %.
     effective_training_time: float
     interruptions: float
     gpu_hours_lost: float
@@ -230,3 +232,21 @@ def run(
     """The outcomes of each seed, for each mode."""
     seeds = list(seeds)
     return {mode: [Replay(mode, faults, days * DAY, detector, seed).run() for seed in seeds] for mode in modes}
+
+
+def assumptions(detector: Detector, days: float, seeds: int) -> dict[str, object]:
+    """Everything that the outcomes hang on, beside the fault trace."""
+    return {
+        **asdict(detector),
+        "days": days,
+        "seeds": seeds,
+        "servers": SERVERS,
+        "gpus_per_server": GPUS,
+        "load": LOAD,
+        "sizes": {str(size): share for size, share in SIZES.items()},
+        "median_hours": MEDIAN_HOURS,
+        "spread": SPREAD,
+        "checkpoint_hours": CHECKPOINT_HOURS,
+        "restart_hours": RESTART_HOURS,
+        "probation_hours": PROBATION_HOURS,
+    }

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..placement.board import Board, Floats, Integers, Shape
 from ..placement.mix import PUBLISHED_COVER, Mix
-from ..placement.policies import POLICIES, Fgd, Policy, Ranking, Stethos
+from ..placement.policies import POLICIES, Fgd, Policy, Stethos
+from ..placement.ranking import Ranking
 from . import trace
 
 LOADS = (90, 95, 100, 105, 110, 120, 130)

@@ -212,7 +212,8 @@ def _place(
     for assignment in assignments:
         same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
         if same and jobs.get(tx, assignment.job).state == JobState.QUEUED:
-            looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in assignment.looks]}
+            why = assignment.why
+            looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in why.looks], "counts": why.counts}
             attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, json.dumps(looks)))
             placed.append(assignment)
     return placed

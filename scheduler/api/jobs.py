@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
@@ -207,7 +208,8 @@ class DecisionAnswer(Answer):
     placed: bool
     placement: list[ShareAnswer]
     reason: str | None
-    candidates: Annotated[list[LookAnswer], Field(description="Best first; at most 10.")]
+    candidates: Annotated[list[LookAnswer], Field(description="Best first; at most 5.")]
+    counts: Annotated[dict[str, int], Field(description="On how many nodes it fits, and why not on the others.")]
 
 
 async def submit(request: Request) -> Response:
@@ -277,6 +279,7 @@ async def decision(request: Request) -> Response:
             placement=ShareAnswer.of(job.placement),
             reason=_reason(request, job),
             candidates=[LookAnswer(**look) for look in looks["candidates"]],
+            counts=looks.get("counts", {}),
         )
     )
 
@@ -288,10 +291,10 @@ def _decide(tx: Transaction, name: str, scores: dict[tuple[str, int], float]) ->
     if job.state != JobState.QUEUED and kept:
         return job, json.loads(kept)
     wanted = stored.Waiting(name, job.specification.gpus, job.specification.nodes, 0.0, job.avoid)
-    looks = explain(wanted, candidates(get_all(tx), scores)) if job.state == JobState.QUEUED else ()
-    fields = LookAnswer.model_fields
-    named = [{name: getattr(look, name) for name in fields} for look in looks]
-    return job, {"time": rfc3339(now()), "candidates": named}
+    if job.state != JobState.QUEUED:
+        return job, {"time": rfc3339(now()), "candidates": []}
+    why = explain(wanted, candidates(get_all(tx), scores))
+    return job, {"time": rfc3339(now()), "candidates": [asdict(look) for look in why.looks], "counts": why.counts}
 
 
 def _reason(request: Request, job: Job) -> str | None:

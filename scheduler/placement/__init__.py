@@ -1,6 +1,17 @@
 """Who goes where. Pure: the one scoring core that the live scheduler and the simulation share."""
 
-from .fleet import Assignment, Candidate, Look
+from .fleet import Assignment, Candidate, Explanation, Look
 from .plan import Plan, candidate, explain, penalty, plan, why_not
 
-__all__ = ["Assignment", "Candidate", "Look", "Plan", "candidate", "explain", "penalty", "plan", "why_not"]
+__all__ = [
+    "Assignment",
+    "Candidate",
+    "Explanation",
+    "Look",
+    "Plan",
+    "candidate",
+    "explain",
+    "penalty",
+    "plan",
+    "why_not",
+]

@@ -74,12 +74,18 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """The best candidates, on how many nodes the job fits, and why not on the others."""
+
+    looks: tuple[Look, ...]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     job: str
     shares: tuple[Share, ...]
-    looks: tuple[Look, ...] = field(repr=False)
-    #: How many nodes it fitted on, and why not on the others.
-    counts: dict[str, int] = field(repr=False)
+    why: Explanation = field(repr=False)
 
 
 class Fleet:
@@ -143,8 +149,8 @@ class Fleet:
         chosen = self.choose(job, cost)
         if chosen is None:
             return None
-        looks, counts = self.looks(job, cost, chosen), self.counts(cost)
-        return Assignment(job.id, self.take(job, chosen), looks, counts)
+        why = self.explain(job, cost, chosen)
+        return Assignment(job.id, self.take(job, chosen), why)
 
     def take(self, job: Request, rows: Iterable[int]) -> tuple[Share, ...]:
         """Give the job its share of each of these nodes: the healthiest GPUs."""
@@ -189,8 +195,8 @@ class Fleet:
             self.update(row, replace(node, why_not=f"kept for {job.id}, which has waited long"))
         return True
 
-    def looks(self, job: Request, cost: Floats, chosen: Sequence[int]) -> tuple[Look, ...]:
-        """The chosen and the best of the others, best first."""
+    def explain(self, job: Request, cost: Floats, chosen: Sequence[int] = ()) -> Explanation:
+        """The chosen nodes and the best of the others, best first."""
         found = list(chosen)[:NAMED]
         rest = cost.copy()
         rest[found] = np.inf
@@ -201,13 +207,12 @@ class Fleet:
         if len(found) < NAMED:
             found += np.flatnonzero(np.isinf(cost))[: NAMED - len(found)].tolist()
         picked = set(chosen)
-        return tuple(self._look(row, job, float(cost[row]), row in picked) for row in found)
-
-    def counts(self, cost: Floats) -> dict[str, int]:
-        """On how many nodes a job with these costs fits, and why not on the others."""
         fitting = int(np.isfinite(cost).sum())
         closed = {reason: count for reason, count in self._closed.items() if count}
-        return {"fits": fitting, "too few GPUs free": len(cost) - fitting - sum(closed.values()), **closed}
+        return Explanation(
+            tuple(self._look(row, job, float(cost[row]), row in picked) for row in found),
+            {"fits": fitting, "too few GPUs free": len(cost) - fitting - sum(closed.values()), **closed},
+        )
 
     def _look(self, row: int, job: Request, cost: float, chosen: bool) -> Look:
         node, per_node = self.candidates[row], job.gpus // job.nodes

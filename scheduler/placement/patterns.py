@@ -29,6 +29,7 @@ def worth(weights: Mapping[int, float]) -> Floats:
     kinds, index = np.unique(lengths, return_inverse=True)
     demand = np.bincount(index, weights=[weights[length] for length in sorted(weights)])
     values, _ = _knapsack(kinds, _prices(kinds, demand / float(demand.sum())))
+    values[-1] = 1.0
     return np.minimum(values, 1.0)[np.arange(WHOLE + 1) // GRAIN]
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..nodes import Node, NodeState
-from .fleet import Assignment, Candidate, Fleet, Look, Request
+from .fleet import Assignment, Candidate, Explanation, Fleet, Request
 from .policies import DEFAULT
 
 #: As bad as a score of 0.5: what nobody has an opinion on is neither healthy nor ill.
@@ -85,10 +85,10 @@ def plan(
     return Plan(tuple(assignments), reasons)
 
 
-def explain(job: Request, candidates: Sequence[Candidate]) -> tuple[Look, ...]:
-    """How every candidate looks to a job right now, best first."""
+def explain(job: Request, candidates: Sequence[Candidate]) -> Explanation:
+    """How the nodes look to a job right now."""
     fleet = Fleet(candidates, DEFAULT, [job])
-    return fleet.looks(job, fleet.cost(job), ())
+    return fleet.explain(job, fleet.cost(job))
 
 
 def why_not(gpus: int, nodes: int, candidates: Sequence[Candidate]) -> str:

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from scheduler.nodes import Cordon, Drain, Gpu, Node, Owner
 from scheduler.placement import Candidate, Plan, candidate, explain, penalty, plan, why_not
+from scheduler.placement.policies import POLICIES
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,42 @@ def test_a_gang_spreads_evenly_over_its_nodes() -> None:
     assert places(found) == {"a": [("y", (0, 1, 2, 3)), ("z", (0, 1, 2, 3))]}
 
 
+def racked(name: str, rack: str, free: int = 8, score: float = 0.0, risk: float = 0.0) -> Candidate:
+    return replace(node(name, free, score=score), rack=rack, risk=risk)
+
+
+def test_a_gang_stays_in_one_rack() -> None:
+    nodes = [racked("a1", "a"), racked("b1", "b", 4), racked("b2", "b"), racked("b3", "b"), racked("c1", "c")]
+    assert {name for name, _ in places(plan([Wanted("g", 16, nodes=2)], nodes))["g"]} == {"b2", "b3"}
+
+
+def test_a_gang_too_large_for_a_rack_takes_few_racks_and_no_doubtful_node() -> None:
+    full = [racked(f"{rack}{number}", rack) for rack in "ab" for number in range(3)]
+    nodes = [racked("c0", "c"), *full]
+    assert {name[0] for name, _ in places(plan([Wanted("g", 48, nodes=6)], nodes))["g"]} == {"a", "b"}
+    doubtful = [*nodes[:-1], racked("b2", "b", score=0.9)]
+    assert "b2" not in {name for name, _ in places(plan([Wanted("g", 48, nodes=6)], doubtful))["g"]}
+
+
+def test_a_node_that_failed_lately_is_taken_last() -> None:
+    nodes = [racked("lemon", "a", risk=0.5), racked("good", "a")]
+    assert places(plan([Wanted("a", 8)], nodes)) == {"a": [("good", tuple(range(8)))]}
+
+
+def test_the_same_input_gives_the_same_plan() -> None:
+    nodes = [node(f"n{number}", 8, score=number % 5 / 10) for number in range(30)]
+    jobs = [Wanted(f"j{number}", 1 + number % 4) for number in range(50)]
+    for policy in POLICIES:
+        assert plan(jobs, nodes, policy=policy) == plan(jobs, nodes, policy=policy)
+
+
+def test_an_explanation_stays_small() -> None:
+    nodes = [node(f"n{number}", 8) for number in range(100)] + [node("d", 8, why_not="draining: fans")]
+    (assignment,) = plan([Wanted("a", 64, nodes=8)], nodes).assignments
+    assert len(assignment.why.looks) == 5
+    assert assignment.why.counts == {"fits": 100, "too few GPUs free": 0, "draining: fans": 1}
+
+
 def test_a_gang_is_placed_whole_or_not_at_all() -> None:
     found = plan([Wanted("a", 8, nodes=2)], [node("x", 3), node("y", 4)])
     assert places(found) == {}
@@ -96,16 +133,17 @@ def test_at_most_the_limit_is_placed() -> None:
 
 def test_the_terms_of_a_decision_sum_to_its_cost() -> None:
     (assignment,) = plan([Wanted("a", 2)], [node("x", 4, score=0.5), node("y", 8), node("z", 1)]).assignments
-    fitting = [look for look in assignment.looks if look.fits]
+    fitting = [look for look in assignment.why.looks if look.fits]
     assert [look.node for look in fitting if look.chosen] == ["y"] or fitting[0].chosen
     for look in fitting:
         assert sum(look.terms.values()) == pytest.approx(look.cost)
-    assert [look.why_not for look in assignment.looks if not look.fits] == ["1 free, 7 busy, 0 cordoned"]
+    assert [look.why_not for look in assignment.why.looks if not look.fits] == ["1 free, 7 busy, 0 cordoned"]
 
 
 def test_explaining_a_waiting_job_places_nothing() -> None:
-    looks = explain(Wanted("a", 8), [node("x", 4), node("y", 8, why_not="draining: fans")])
-    assert [(look.node, look.chosen, look.why_not) for look in looks] == [
+    why = explain(Wanted("a", 8), [node("x", 4), node("y", 8, why_not="draining: fans")])
+    assert why.counts == {"fits": 0, "too few GPUs free": 1, "draining: fans": 1}
+    assert [(look.node, look.chosen, look.why_not) for look in why.looks] == [
         ("x", False, "4 free, 4 busy, 0 cordoned"),
         ("y", False, "draining: fans"),
     ]

@@ -189,14 +189,16 @@ async def _calmly(work: Callable[[], Awaitable[None]]) -> None:
         log.warning("the database cannot be used", work=getattr(work, "__name__", ""), detail=str(error))
 
 
-def candidates(known: list[Node], scores: dict[Place, float]) -> list[placement.Candidate]:
-    return [placement.candidate(node, scores) for node in known]
+def candidates(tx: Transaction, known: list[Node], scores: dict[Place, float]) -> list[placement.Candidate]:
+    served = remediation.reliability(tx)
+    risks = {name: placement.risk(each.attempts, each.infrastructure_failures) for name, each in served.items()}
+    return [placement.candidate(node, scores, risks.get(node.name, 0.0)) for node in known]
 
 
 def _plan(tx: Transaction, scores: dict[Place, float], batch: int) -> tuple[placement.Plan, dict[str, int]]:
     """What to place where, and the versions of the nodes that it was decided on."""
     known = nodes.get_all(tx)
-    able = candidates(known, scores)
+    able = candidates(tx, known, scores)
     free = sum(len(node.free) for node in able if node.why_not is None)
     waiting = jobs.waiting(tx, batch, free)
     plan = placement.plan(waiting, able, batch) if waiting else placement.Plan((), {})

@@ -293,7 +293,7 @@ def _decide(tx: Transaction, name: str, scores: dict[tuple[str, int], float]) ->
     wanted = stored.Waiting(name, job.specification.gpus, job.specification.nodes, 0.0, job.avoid)
     if job.state != JobState.QUEUED:
         return job, {"time": rfc3339(now()), "candidates": []}
-    why = explain(wanted, candidates(get_all(tx), scores))
+    why = explain(wanted, candidates(tx, get_all(tx), scores))
     return job, {"time": rfc3339(now()), "candidates": [asdict(look) for look in why.looks], "counts": why.counts}
 
 

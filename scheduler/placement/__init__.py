@@ -1,7 +1,7 @@
 """Who goes where. Pure: the one scoring core that the live scheduler and the simulation share."""
 
 from .fleet import Assignment, Candidate, Explanation, Look
-from .plan import Plan, candidate, explain, penalty, plan, why_not
+from .plan import Plan, candidate, explain, penalty, plan, risk, why_not
 
 __all__ = [
     "Assignment",
@@ -13,5 +13,6 @@ __all__ = [
     "explain",
     "penalty",
     "plan",
+    "risk",
     "why_not",
 ]

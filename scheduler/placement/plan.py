@@ -21,6 +21,8 @@ from .policies import DEFAULT
 
 #: As bad as a score of 0.5: what nobody has an opinion on is neither healthy nor ill.
 UNKNOWN_PENALTY = 0.25
+#: Attempts without a failure that every node is credited with.
+UNTRIED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,13 @@ def penalty(score: float | None) -> float:
     return UNKNOWN_PENALTY if score is None else min(1.0, max(0.0, score)) ** 2
 
 
-def candidate(node: Node, scores: dict[tuple[str, int], float]) -> Candidate:
-    """A node with what is free on it now. Its scores only grade; cordons exclude."""
+def risk(attempts: int, failures: int) -> float:
+    """Of a node: the share of its attempts that the machine failed, small until there are some."""
+    return failures / (attempts + UNTRIED) if failures else 0.0
+
+
+def candidate(node: Node, scores: dict[tuple[str, int], float], risk: float = 0.0) -> Candidate:
+    """A node with what is free on it now. Its scores and its risk only grade; cordons exclude."""
     free, cordoned = [], []
     for gpu in node.gpus:
         if cordon := node.cordon(gpu.index):
@@ -56,6 +63,7 @@ def candidate(node: Node, scores: dict[tuple[str, int], float]) -> Candidate:
         cordoned=tuple(cordoned),
         why_not=why_not,
         rack=node.rack,
+        risk=min(1.0, risk),
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.nodes import Cordon, Drain, Gpu, Node, Owner
-from scheduler.placement import Candidate, Plan, candidate, explain, penalty, plan, why_not
+from scheduler.placement import Candidate, Plan, candidate, explain, penalty, plan, risk, why_not
 from scheduler.placement.policies import POLICIES
 
 
@@ -57,8 +57,8 @@ def test_a_gang_spreads_evenly_over_its_nodes() -> None:
     assert places(found) == {"a": [("y", (0, 1, 2, 3)), ("z", (0, 1, 2, 3))]}
 
 
-def racked(name: str, rack: str, free: int = 8, score: float = 0.0, risk: float = 0.0) -> Candidate:
-    return replace(node(name, free, score=score), rack=rack, risk=risk)
+def racked(name: str, rack: str, free: int = 8, score: float = 0.0, at_risk: float = 0.0) -> Candidate:
+    return replace(node(name, free, score=score), rack=rack, risk=at_risk)
 
 
 def test_a_gang_stays_in_one_rack() -> None:
@@ -75,8 +75,13 @@ def test_a_gang_too_large_for_a_rack_takes_few_racks_and_no_doubtful_node() -> N
 
 
 def test_a_node_that_failed_lately_is_taken_last() -> None:
-    nodes = [racked("lemon", "a", risk=0.5), racked("good", "a")]
+    nodes = [racked("lemon", "a", at_risk=0.5), racked("good", "a")]
     assert places(plan([Wanted("a", 8)], nodes)) == {"a": [("good", tuple(range(8)))]}
+
+
+def test_one_failure_weighs_little_until_there_are_more() -> None:
+    assert risk(0, 0) == 0
+    assert 0 < risk(1, 1) < risk(20, 4) < risk(20, 12) < 1
 
 
 def test_the_same_input_gives_the_same_plan() -> None:

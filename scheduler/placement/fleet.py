@@ -243,7 +243,7 @@ def _open(node: Candidate) -> int:
 
 
 def _mix(expected: Iterable[Request]) -> Mix:
-    counts = Counter({Shape(gpus): 1.0 for gpus in USUAL})
+    counts = Counter(USUAL)
     for job in expected:
-        counts[Shape(job.gpus // job.nodes)] += job.nodes
-    return Mix(counts)
+        counts[job.gpus // job.nodes] += job.nodes
+    return Mix({Shape(gpus): float(count) for gpus, count in counts.items()})

@@ -165,7 +165,7 @@ class Random(_Fixed):
 class Fgd(_Fixed):
     """Fragmentation Gradient Descent as published: the growth through a sigmoid, to integers.
 
-    Ties go to the best fit: which node wins them is worth five points (docs/placement.md).
+    Ties, which the integers make many of, go to the best fit: the paper does not say.
     """
 
     def __init__(self) -> None:

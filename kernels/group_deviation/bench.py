@@ -8,10 +8,10 @@ import numpy as np
 import scipy.stats
 import torch
 
+from kernels.arrays import Floats, Integers
 from kernels.case import Case
 from kernels.device import Cpu
 from kernels.group_deviation import Deviation, peer_deviation, reference
-from kernels.group_deviation.arrays import Floats, Integers
 
 SHAPES = ((8, 64), (16, 512), (32, 10_000))  # signals, GPUs
 TOLERANCE = 4 * 2.0**-23  # float32: a few units in the last place

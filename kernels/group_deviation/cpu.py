@@ -4,13 +4,13 @@ Sixteen columns, a column being one group's values of one signal at one step, ar
 by a network, which has no branch to mispredict; after that both medians are a search.
 """
 
-import threading
-
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from kernels.group_deviation.arrays import Deviation, Floats, Integers
+from kernels.arrays import Floats, Integers
+from kernels.cores import cores
+from kernels.group_deviation.arrays import Deviation
 
 LANES = 16
 READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
@@ -148,10 +148,6 @@ def _fill(
                 deviation[origin[2, lane] + slot * steps] = in_spreads(difference, scales[lane])
 
 
-# Numba's own thread pool, its fallback where there is no OpenMP, aborts the process when entered twice.
-_one_at_a_time = threading.Lock()
-
-
 def fill(
     values: Floats,
     members: Integers,
@@ -161,20 +157,15 @@ def fill(
     out: Deviation,
 ) -> None:
     """Compute into `out`; the arguments are checked, values are 3-D and the floors one per signal."""
-    threads = get_num_threads()
-    with _one_at_a_time:
-        set_num_threads(min(threads, 1 + out.deviation.size // READINGS_PER_THREAD))
-        try:
-            _fill(
-                values.reshape(-1),
-                values.shape,
-                members,
-                offsets,
-                floors,
-                minimum,
-                out.median.reshape(-1),
-                out.mad.reshape(-1),
-                out.deviation.reshape(-1),
-            )
-        finally:
-            set_num_threads(threads)
+    with cores(1 + out.deviation.size // READINGS_PER_THREAD):
+        _fill(
+            values.reshape(-1),
+            values.shape,
+            members,
+            offsets,
+            floors,
+            minimum,
+            out.median.reshape(-1),
+            out.mad.reshape(-1),
+            out.deviation.reshape(-1),
+        )

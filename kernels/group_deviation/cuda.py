@@ -8,7 +8,6 @@ sort are those of `cpu.py`, compiled for the card.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -16,8 +15,10 @@ import numpy as np
 from numba import cuda, float32, float64
 from numpy.typing import NDArray
 
+from kernels.arrays import Floats, Integers
+from kernels.card import Results, on_card, stream
 from kernels.group_deviation import cpu
-from kernels.group_deviation.arrays import Deviation, Floats, Integers
+from kernels.group_deviation.arrays import Deviation
 
 THREADS = 256
 LANES = 32
@@ -128,12 +129,6 @@ def _lanes(columns: int, size: int, itemsize: int) -> int:
     return lanes
 
 
-def _stream() -> object:
-    """CuPy's current stream, so that the kernel runs in turn with the work around it."""
-    cupy = sys.modules.get("cupy")
-    return cuda.external_stream(cupy.cuda.get_current_stream().ptr) if cupy is not None else 0
-
-
 def fill(
     values: Floats,
     members: Integers,
@@ -156,24 +151,17 @@ def fill(
     lanes = _lanes(signals * steps, size, values.dtype.itemsize)
     stride = max(1, min(size // 2, THREADS // lanes))
     blocks = (offsets.size - 1) * math.ceil(signals * steps / lanes)
-    results = [array.reshape(-1) for array in (out.median, out.mad, out.deviation)]
-    on_card = [_on_card(array) for array in results]
+    results = Results.of(*(array.reshape(-1) for array in (out.median, out.mad, out.deviation)))
     _kernel(values.dtype == np.float64)[  # type: ignore[index]
-        blocks, (lanes, stride), _stream(), lanes * size * values.dtype.itemsize
+        blocks, (lanes, stride), stream(), lanes * size * values.dtype.itemsize
     ](
-        _on_card(values.reshape(-1)),
+        on_card(values.reshape(-1)),
         gpus,
         steps,
-        _on_card(members),
-        _on_card(offsets),
-        _on_card(floors),
+        on_card(members),
+        on_card(offsets),
+        on_card(floors),
         minimum,
-        *on_card,
+        *results.there,
     )
-    for there, here in zip(on_card, results, strict=True):
-        if there is not here:
-            there.copy_to_host(here)
-
-
-def _on_card(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array if hasattr(array, "__cuda_array_interface__") else cuda.to_device(array)
+    results.fetch()

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from kernels import Deviation, bench, device, peer_deviation
+from kernels.arrays import Floats, Integers
 from kernels.case import Case
 from kernels.group_deviation import bench as group_bench
-from kernels.group_deviation.arrays import Floats, Integers
 
 
 @pytest.fixture(autouse=True)

@@ -36,4 +36,4 @@ class Results:
     def fetch(self) -> None:
         for there, here in zip(self.there, self.here, strict=True):
             if there is not here:
-                there.copy_to_host(here)  # type: ignore[attr-defined]
+                there.copy_to_host(here)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kernels.arrays import Floats, Integers
 from kernels.cores import cores
 from kernels.group_deviation.arrays import Deviation
+from kernels.group_deviation.vectors import LANES, order
 
-LANES = 16
 READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
 
 
@@ -81,13 +81,10 @@ def sort_columns(rows: Floats) -> None:
     while block > 0:
         span, wanted, distance = top, 0, block
         while True:
-            for low in range(size - distance):
-                if low & block == wanted:
-                    high = low + distance
-                    for lane in range(LANES):
-                        a, b = rows[low, lane], rows[high, lane]
-                        rows[low, lane] = a if a < b else b
-                        rows[high, lane] = b if a < b else a
+            # The rows with `low & block == wanted`.
+            for first in range(wanted, size - distance, 2 * block):
+                for low in range(first, min(first + block, size - distance)):
+                    order(rows, low, low + distance)
             if span == block:
                 break
             distance, span, wanted = span - block, span // 2, block

@@ -25,14 +25,14 @@ LANES = 32
 TILE_BYTES = 16 * 1024  # leaves room for several blocks on a multiprocessor
 SHARED_BYTES = 48 * 1024 - 2 * LANES * 8  # what every card gives a block, less the centres and scales
 
-_count_finite = cuda.jit(device=True)(cpu.count_finite.py_func)
-_middle_value = cuda.jit(device=True)(cpu.middle_value.py_func)
-_middle_distance = cuda.jit(device=True)(cpu.middle_distance.py_func)
-_in_spreads = cuda.jit(device=True)(cpu.in_spreads.py_func)
+count_finite = cuda.jit(device=True)(cpu.count_finite.py_func)
+middle_value = cuda.jit(device=True)(cpu.middle_value.py_func)
+middle_distance = cuda.jit(device=True)(cpu.middle_distance.py_func)
+in_spreads = cuda.jit(device=True)(cpu.in_spreads.py_func)
 
 
 @cuda.jit(device=True)
-def _sort_columns(rows: Floats, size: int, lanes: int) -> None:
+def sort_columns(rows: Floats, size: int, lanes: int) -> None:
     """Sort every column of the flat [size, lanes] by Batcher's merge exchange, all threads together."""
     lane, first, stride = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
     top = 1
@@ -97,15 +97,15 @@ def _kernel(double: bool) -> Callable[..., None]:
                 value = values[origin + members[start + row] * steps]
                 if abs(value) < np.inf:
                     rows[row * lanes + lane] = value
-        _sort_columns(rows, size, lanes)
+        sort_columns(rows, size, lanes)
 
         if first == 0 and inside:
             centre, spread, scale = np.nan, np.nan, np.nan
             ascending = rows[lane : size * lanes : lanes]
-            count = _count_finite(ascending)
+            count = count_finite(ascending)
             if count >= minimum:
-                centre = _middle_value(ascending, count)
-                spread = _middle_distance(ascending, count, centre)
+                centre = middle_value(ascending, count)
+                spread = middle_distance(ascending, count, centre)
                 scale = 1.4826 * max(spread, floors[signal])
             centres[lane], scales[lane] = centre, scale
             median[(signal * groups + group) * steps + step] = centre
@@ -116,7 +116,7 @@ def _kernel(double: bool) -> Callable[..., None]:
             for slot in range(start + first, end, stride):
                 difference = values[origin + members[slot] * steps] - centres[lane]
                 target = (signal * members.size + slot) * steps + step
-                deviation[target] = _in_spreads(difference, scales[lane])
+                deviation[target] = in_spreads(difference, scales[lane])
 
     return fill  # type: ignore[no-any-return]
 

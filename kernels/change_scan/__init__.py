@@ -50,8 +50,8 @@ def change_scan(
     check_series(values)
     _check_parameters(drift, threshold, smoothing, bound)
     series = values.shape[:-1]
-    if restart is not None and (type(restart) is not type(values) or restart.dtype != np.bool_):
-        raise TypeError(f"restart must be bool and lie where values lie, got {getattr(restart, 'dtype', restart)}")
+    if restart is not None and (module_of(restart, "restart") is not module or restart.dtype.name != "bool"):
+        raise TypeError(f"restart must be bool and lie where values lie, got {restart.dtype}")
     if restart is not None and restart.shape != values.shape:
         raise ValueError(f"restart must have the values' shape {values.shape}, got {restart.shape}")
     if standing is None:
@@ -60,10 +60,11 @@ def change_scan(
         _check_standing(standing, values)
         standing = Standing(standing.high.copy(), standing.low.copy(), standing.mean.copy())
     if out is None:
-        out = Changes(*module.empty((3, *values.shape), values.dtype), module.empty(values.shape, np.int8))
+        high, low, mean = module.empty((3, *values.shape), values.dtype)
+        out = Changes(high, low, mean, module.empty(values.shape, np.int8))
     else:
         check_results([("out.high", out.high), ("out.low", out.low), ("out.mean", out.mean)], values.shape, values)
-        if out.alarm.dtype != np.int8 or out.alarm.shape != values.shape or not out.alarm.flags.c_contiguous:
+        if out.alarm.dtype.name != "int8" or out.alarm.shape != values.shape or not out.alarm.flags.c_contiguous:
             raise ValueError(
                 f"out.alarm must be C-contiguous int8 {values.shape}, got {out.alarm.dtype} {out.alarm.shape}"
             )
@@ -95,7 +96,7 @@ def _check_standing(standing: Standing, values: Floats) -> None:
         array = getattr(standing, field.name)
         if type(array) is not type(values):
             raise TypeError(f"standing.{field.name} must lie where values lie, got {type(array).__name__}")
-        if array.dtype != np.float64 or array.shape != values.shape[:-1]:
+        if array.dtype.name != "float64" or array.shape != values.shape[:-1]:
             raise ValueError(
                 f"standing.{field.name} must be float64 {values.shape[:-1]}, got {array.dtype} {array.shape}"
             )

@@ -12,6 +12,12 @@ SAMPLES_PER_THREAD = 32_768  # some 100 µs
 
 
 @njit(cache=True, nogil=True)
+def bounded(sample: float, bound: float) -> float:
+    """NaN stays NaN."""
+    return bound if sample > bound else -bound if sample < -bound else sample
+
+
+@njit(cache=True, nogil=True)
 def advance(
     high: float, low: float, mean: float, sample: float, drift: float, smoothing: float
 ) -> tuple[float, float, float]:
@@ -46,8 +52,7 @@ def _fill(
         for step in range(steps):
             if anew and restart[row, step]:
                 above = below = level = 0.0
-            sample = np.float64(values[row, step])
-            sample = bound if sample > bound else -bound if sample < -bound else sample
+            sample = bounded(float(values[row, step]), bound)
             above, below, level = advance(above, below, level, sample, drift, smoothing)
             high[row, step], low[row, step], mean[row, step] = above, below, level
             side = 1 if above > threshold else -1 if below > threshold else 0

@@ -20,7 +20,7 @@ def change_scan(
     """Arguments and results as for `kernels.change_scan`; the results are float64."""
     zero = np.zeros(values.shape[:-1])
     high, low, mean = (zero, zero, zero) if standing is None else (standing.high, standing.low, standing.mean)
-    found = np.empty((3, *values.shape))
+    found = [np.empty(values.shape) for _ in range(3)]
     alarm = np.zeros(values.shape, np.int8)
     for step in range(values.shape[-1]):
         sample = np.clip(values[..., step].astype(np.float64), -bound, bound)
@@ -31,7 +31,8 @@ def change_scan(
             high = np.where(counts, np.maximum(high + sample - drift, 0), high)
             low = np.where(counts, np.maximum(low - sample - drift, 0), low)
             mean = np.where(counts, mean + smoothing * (sample - mean), mean)
-        found[..., step] = high, low, mean
+        for array, now in zip(found, (high, low, mean), strict=True):
+            array[..., step] = now
         alarm[..., step] = np.where(high > threshold, 1, np.where(low > threshold, -1, 0))
         high, low = (np.where(alarm[..., step] == 0, each, 0) for each in (high, low))
-    return Changes(*found, alarm), Standing(high, low, mean)
+    return Changes(found[0], found[1], found[2], alarm), Standing(high, low, mean)

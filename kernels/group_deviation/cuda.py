@@ -121,7 +121,7 @@ def _kernel(double: bool) -> Callable[..., None]:
     return fill  # type: ignore[no-any-return]
 
 
-def _lanes(columns: int, size: int, itemsize: int) -> int:
+def columns_of(columns: int, size: int, itemsize: int) -> int:
     """How many columns a block sorts: a power of two, fewer where the groups are large."""
     lanes = 1
     while 2 * lanes <= min(LANES, columns) and 2 * lanes * size * itemsize <= TILE_BYTES:
@@ -148,7 +148,7 @@ def fill(
     largest = SHARED_BYTES // values.dtype.itemsize
     if size > largest:
         raise ValueError(f"a group of {size} members does not fit on the card: at most {largest} {values.dtype}")
-    lanes = _lanes(signals * steps, size, values.dtype.itemsize)
+    lanes = columns_of(signals * steps, size, values.dtype.itemsize)
     stride = max(1, min(size // 2, THREADS // lanes))
     blocks = (offsets.size - 1) * math.ceil(signals * steps / lanes)
     results = Results.of(*(array.reshape(-1) for array in (out.median, out.mad, out.deviation)))

@@ -28,7 +28,7 @@ LEAST_LEFT = 2.0**-12
 def _add_up(
     samples: Floats, begin: int, end: int, shift: float, time: float
 ) -> tuple[float, float, float, float, float, float, float]:
-    """The sums over samples[begin:end], the first of which has this time; in any order, so that it can be side by side."""
+    """The sums over samples[begin:end], the first of which has this time; in any order, to let lanes add."""
     present = count = total = squares = products = times = time_squares = 0.0
     for index in range(begin, end):
         value = np.float64(samples[index])
@@ -92,7 +92,7 @@ def slide(sums: Sums, leaving: float, entering: float, window: int) -> bool:
     """One sample in and the oldest out; whether that took an extreme away."""
     time = sums[NEXT]
     sums[NEXT] = time + 1.0
-    if not np.isnan(leaving):
+    if not math.isnan(leaving):
         sums[PRESENT] -= 1.0
         if abs(leaving) < np.inf:
             distance, at = leaving - sums[SHIFT], time - window
@@ -103,7 +103,7 @@ def slide(sums: Sums, leaving: float, entering: float, window: int) -> bool:
             sums[TIMES] -= at
             sums[TIME_SQUARES] -= at * at
     taken = (leaving == sums[LOW] and not entering <= leaving) or (leaving == sums[HIGH] and not entering >= leaving)
-    if not np.isnan(entering):
+    if not math.isnan(entering):
         sums[PRESENT] += 1.0
         sums[LAST], sums[LAST_AT] = entering, time
         sums[LOW], sums[HIGH] = min(sums[LOW], entering), max(sums[HIGH], entering)

@@ -38,9 +38,8 @@ def cases(device: Cpu) -> Iterator[Case]:
 
 
 def check(device: Cpu, values: Floats) -> None:
-    parameters = {"drift": DRIFT, "threshold": THRESHOLD, "smoothing": SMOOTHING}
-    found, _ = change_scan(values, **parameters)
-    expected, _ = reference.change_scan(device.fetch(values), **parameters)
+    found, _ = change_scan(values, drift=DRIFT, threshold=THRESHOLD, smoothing=SMOOTHING)
+    expected, _ = reference.change_scan(device.fetch(values), drift=DRIFT, threshold=THRESHOLD, smoothing=SMOOTHING)
     for field in fields(Changes):
         np.testing.assert_allclose(
             device.fetch(getattr(found, field.name)),

@@ -62,7 +62,7 @@ def newest(values: Floats, device: Cpu) -> Mapping[str, Callable[[], object]]:
     title = "numpy.nanmedian" if device.kind == "cpu" else "cupy.nanmedian"
     found[title] = partial(twice, partial(module.nanmedian, axis=-1), values)
     if device.kind == "cpu" and find_spec("bottleneck"):
-        import bottleneck
+        import bottleneck  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         found["bottleneck.nanmedian"] = partial(twice, partial(bottleneck.nanmedian, axis=-1), values)
     if device.kind == "cpu" and len(values) <= SERIES[1]:
@@ -73,13 +73,11 @@ def newest(values: Floats, device: Cpu) -> Mapping[str, Callable[[], object]]:
 def sliding(values: Floats, device: Cpu) -> Mapping[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {}
     if device.kind == "cpu" and find_spec("bottleneck"):
-        import bottleneck
+        import bottleneck  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-        found["bottleneck.move_median, without the mad"] = partial(
-            bottleneck.move_median, values, WINDOW, min_count=3
-        )
+        found["bottleneck.move_median, without the mad"] = partial(bottleneck.move_median, values, WINDOW, min_count=3)
     if device.kind == "cpu" and find_spec("pandas"):
-        import pandas
+        import pandas  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         rolling = pandas.DataFrame(values.T).rolling(WINDOW, min_periods=3)
         found["pandas.rolling.median, without the mad"] = rolling.median

@@ -1,4 +1,4 @@
-"""Window features of the newest step, of every step, and of a stream, beside the rolling functions of other libraries."""
+"""Window features of the newest step, of a stream and of every step, beside the windows of other libraries."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
@@ -131,7 +131,7 @@ def by_numpy(values: Floats) -> tuple[object, ...]:
 
 
 def by_bottleneck(values: Floats) -> tuple[object, ...]:
-    import bottleneck
+    import bottleneck  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     mean = bottleneck.nanmean(values, axis=1)
     extremes = bottleneck.nanmin(values, axis=1), bottleneck.nanmax(values, axis=1)
@@ -161,19 +161,20 @@ def by_views(values: Floats) -> tuple[object, ...]:
 
 def by_bottleneck_moving(values: Floats) -> list[object]:
     """The slope from moving sums of the values times their step, as far as gaps allow."""
-    import bottleneck
+    import bottleneck  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-    named = ("move_mean", "move_std", "move_min", "move_max")
+    named = ("move_std", "move_min", "move_max")
     found: list[object] = [getattr(bottleneck, name)(values, WINDOW, min_count=1) for name in named]
+    mean = bottleneck.move_mean(values, WINDOW, min_count=1)
     times = np.arange(values.shape[1], dtype=np.float32)
     weighted = bottleneck.move_sum(values * times, WINDOW, min_count=1)
     count = bottleneck.move_sum((~np.isnan(values)).astype(np.float32), WINDOW, min_count=1)
-    found.append((weighted - found[0] * times * count) / count)
+    found += [mean, (weighted - mean * times * count) / count]
     return [*found, bottleneck.push(values, axis=1), 1 - count / WINDOW]
 
 
 def by_pandas(values: Floats) -> list[object]:
-    import pandas
+    import pandas  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     rolling = pandas.DataFrame(values.T).rolling(WINDOW, min_periods=1)
     return [rolling.mean(), rolling.std(), rolling.min(), rolling.max(), rolling.count()]

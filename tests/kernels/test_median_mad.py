@@ -24,7 +24,8 @@ def test_hand_values(version: Callable[..., History]) -> None:
     found = version(np.array([[1.0, 2.0, 4.0, 10.0, np.nan, np.inf]]), 4)
     np.testing.assert_array_equal(found.median, [[np.nan, np.nan, 2, 3, 4, np.nan]])
     np.testing.assert_array_equal(found.mad, [[np.nan, np.nan, 1, 1.5, 2, np.nan]])
-    np.testing.assert_allclose(found.deviation * 1.4826, [[np.nan, np.nan, 2, 7 / 1.5, np.nan, np.nan]])
+    expected = np.array([[np.nan, np.nan, 2, 7 / 1.5, np.nan, np.nan]]) / 1.4826
+    np.testing.assert_allclose(found.deviation, expected)
 
 
 @pytest.mark.parametrize("version", [reference.median_mad, median_mad])
@@ -32,7 +33,7 @@ def test_without_spread_a_stranger_is_infinitely_far(version: Callable[..., Hist
     values = np.array([[5.0, 5.0, 5.0, 5.5], [5.0, 5.0, 5.0, 5.0], [1.0, 2.0, 3.0, np.inf]])
     np.testing.assert_array_equal(version(values, 4, steps=1).deviation, [[np.inf], [0], [np.inf]])
     floored = version(values, 4, steps=1, floor=0.5).deviation
-    np.testing.assert_allclose(floored, [[1 / 1.4826], [0], [np.inf]])
+    np.testing.assert_allclose(floored, np.array([[1.0], [0.0], [np.inf]]) / 1.4826)
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 40, 200])

@@ -150,7 +150,7 @@ def test_torch_tensors_travel_without_a_copy() -> None:
     out = Features(by_dlpack(mean), *each(found)[1:])
     window_features(by_dlpack(tensor), 2, steps=1, out=out)
     torch.testing.assert_close(mean, torch.tensor([[2.5], [6.5]]))
-    assert torch.from_dlpack(found.last).data_ptr() == found.last.ctypes.data
+    assert torch.utils.dlpack.from_dlpack(found.last).data_ptr() == found.last.ctypes.data
 
 
 def reject(match: str, error: type[Exception] = ValueError, **changes: object) -> None:

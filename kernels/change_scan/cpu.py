@@ -8,7 +8,7 @@ from kernels.arrays import Floats
 from kernels.change_scan.arrays import Changes, Standing
 from kernels.cores import cores
 
-SAMPLES_PER_THREAD = 32_768  # some 100 µs
+SAMPLES_PER_THREAD = 131_072  # some 400 µs: on a busy machine, waiting for a second thread costs milliseconds
 
 
 @njit(cache=True, nogil=True)

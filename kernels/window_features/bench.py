@@ -34,7 +34,8 @@ def cases(device: Cpu) -> Iterator[Case]:
             0,
             newest(values, device),
         )
-        stream = Stream(window_ring(values, WINDOW), values[:, 0].copy(), out)
+        flat = Features(*(getattr(out, field.name)[:, 0] for field in fields(out)))
+        stream = Stream(window_ring(values, WINDOW), values[:, 0].copy(), flat)
         yield Case(
             "window_step",
             series,

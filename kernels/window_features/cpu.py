@@ -17,7 +17,7 @@ from kernels.window_features.arrays import Features, Ring
 Sums = NDArray[np.float64]
 
 ROWS = 32  # series that a thread takes at once
-SAMPLES_PER_THREAD = 32_768  # some 100 µs
+SAMPLES_PER_THREAD = 131_072  # some 400 µs: on a busy machine, waiting for a second thread costs milliseconds
 # What is known of a window. Times count from its oldest sample when it was last added up.
 SHIFT, COUNT, SUM, SQUARES, PRODUCTS, TIMES, TIME_SQUARES = range(7)
 NEXT, PEAK, PRESENT, LOW, HIGH, LAST, LAST_AT = range(7, 14)

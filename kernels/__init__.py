@@ -1,5 +1,21 @@
 """The detector's arithmetic: arrays in, arrays out, the same call for NumPy and for CuPy."""
 
+from kernels.change_scan import Changes, Standing, change_scan
 from kernels.group_deviation import Deviation, peer_deviation
+from kernels.median_mad import History, median_mad
+from kernels.window_features import Features, Ring, window_features, window_ring, window_step
 
-__all__ = ["Deviation", "peer_deviation"]
+__all__ = [
+    "Changes",
+    "Deviation",
+    "Features",
+    "History",
+    "Ring",
+    "Standing",
+    "change_scan",
+    "median_mad",
+    "peer_deviation",
+    "window_features",
+    "window_ring",
+    "window_step",
+]

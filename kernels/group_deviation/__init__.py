@@ -1,14 +1,11 @@
 """How far each GPU is from its peers, by median and median absolute deviation."""
 
-import sys
-from importlib import import_module
-from types import ModuleType
-
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.arrays import Floats, Integers, module_of, version
 from kernels.group_deviation import arrays
-from kernels.group_deviation.arrays import Deviation, Floats, Integers
+from kernels.group_deviation.arrays import Deviation
 
 __all__ = ["Deviation", "peer_deviation"]
 
@@ -48,7 +45,7 @@ def peer_deviation(
 
     Raises TypeError for a wrong dtype and ValueError for a wrong shape, index, floor or minimum.
     """
-    module = _module(values)
+    module = module_of(values)
     arrays.check_values(values)
     members, offsets = module.ascontiguousarray(members), module.ascontiguousarray(offsets)
     arrays.check_groups(members, offsets, values.shape[1])
@@ -60,11 +57,9 @@ def peer_deviation(
     else:
         arrays.check_out(out, expected, values)
 
-    # Imported late: Numba takes a second to load, and its CUDA half is not there without the extra.
-    backend = import_module(f"kernels.group_deviation.{'cpu' if module is np else 'cuda'}")
     signals, gpus, *steps = values.shape
     if values.size:
-        backend.fill(
+        version("group_deviation", module).fill(
             values.reshape(signals, gpus, steps[0] if steps else 1),
             members,
             offsets.astype(np.int64),
@@ -76,13 +71,3 @@ def peer_deviation(
         out.median.fill(np.nan)
         out.mad.fill(np.nan)
     return out
-
-
-def _module(values: object) -> ModuleType:
-    """NumPy or CuPy, whichever the values are of."""
-    if isinstance(values, np.ndarray):
-        return np
-    cupy = sys.modules.get("cupy")  # an array of CuPy's cannot exist before CuPy is imported
-    if cupy is not None and isinstance(values, cupy.ndarray):
-        return cupy
-    raise TypeError(f"values must be a NumPy or a CuPy array, got {type(values).__name__}")

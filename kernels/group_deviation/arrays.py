@@ -5,9 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-# NumPy's types stand for CuPy's too, whose arrays answer the same calls.
-Floats = NDArray[np.float32 | np.float64]
-Integers = NDArray[np.int32 | np.int64]
+from kernels.arrays import Floats, Integers, check_floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +29,7 @@ def shapes(values: Floats, members: Integers, offsets: Integers) -> tuple[tuple[
 
 
 def check_values(values: Floats) -> None:
-    if values.dtype not in (np.float32, np.float64):
-        raise TypeError(f"values must be float32 or float64, got {values.dtype}")
+    check_floats(values)
     if values.ndim not in (2, 3):
         raise ValueError(f"values must be [signals, gpus] or [signals, gpus, steps], got shape {values.shape}")
     if not values.flags.c_contiguous:

@@ -4,15 +4,15 @@ Sixteen columns, a column being one group's values of one signal at one step, ar
 by a network, which has no branch to mispredict; after that both medians are a search.
 """
 
-import threading
-
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from kernels.group_deviation.arrays import Deviation, Floats, Integers
+from kernels.arrays import Floats, Integers
+from kernels.cores import cores
+from kernels.group_deviation.arrays import Deviation
+from kernels.group_deviation.vectors import LANES, order
 
-LANES = 16
 READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
 
 
@@ -81,13 +81,10 @@ def sort_columns(rows: Floats) -> None:
     while block > 0:
         span, wanted, distance = top, 0, block
         while True:
-            for low in range(size - distance):
-                if low & block == wanted:
-                    high = low + distance
-                    for lane in range(LANES):
-                        a, b = rows[low, lane], rows[high, lane]
-                        rows[low, lane] = a if a < b else b
-                        rows[high, lane] = b if a < b else a
+            # The rows with `low & block == wanted`.
+            for first in range(wanted, size - distance, 2 * block):
+                for low in range(first, min(first + block, size - distance)):
+                    order(rows, low, low + distance)
             if span == block:
                 break
             distance, span, wanted = span - block, span // 2, block
@@ -148,10 +145,6 @@ def _fill(
                 deviation[origin[2, lane] + slot * steps] = in_spreads(difference, scales[lane])
 
 
-# Numba's own thread pool, its fallback where there is no OpenMP, aborts the process when entered twice.
-_one_at_a_time = threading.Lock()
-
-
 def fill(
     values: Floats,
     members: Integers,
@@ -161,20 +154,15 @@ def fill(
     out: Deviation,
 ) -> None:
     """Compute into `out`; the arguments are checked, values are 3-D and the floors one per signal."""
-    threads = get_num_threads()
-    with _one_at_a_time:
-        set_num_threads(min(threads, 1 + out.deviation.size // READINGS_PER_THREAD))
-        try:
-            _fill(
-                values.reshape(-1),
-                values.shape,
-                members,
-                offsets,
-                floors,
-                minimum,
-                out.median.reshape(-1),
-                out.mad.reshape(-1),
-                out.deviation.reshape(-1),
-            )
-        finally:
-            set_num_threads(threads)
+    with cores(1 + out.deviation.size // READINGS_PER_THREAD):
+        _fill(
+            values.reshape(-1),
+            values.shape,
+            members,
+            offsets,
+            floors,
+            minimum,
+            out.median.reshape(-1),
+            out.mad.reshape(-1),
+            out.deviation.reshape(-1),
+        )

@@ -8,7 +8,6 @@ sort are those of `cpu.py`, compiled for the card.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -16,22 +15,24 @@ import numpy as np
 from numba import cuda, float32, float64
 from numpy.typing import NDArray
 
+from kernels.arrays import Floats, Integers
+from kernels.card import Results, on_card, stream
 from kernels.group_deviation import cpu
-from kernels.group_deviation.arrays import Deviation, Floats, Integers
+from kernels.group_deviation.arrays import Deviation
 
 THREADS = 256
 LANES = 32
 TILE_BYTES = 16 * 1024  # leaves room for several blocks on a multiprocessor
 SHARED_BYTES = 48 * 1024 - 2 * LANES * 8  # what every card gives a block, less the centres and scales
 
-_count_finite = cuda.jit(device=True)(cpu.count_finite.py_func)
-_middle_value = cuda.jit(device=True)(cpu.middle_value.py_func)
-_middle_distance = cuda.jit(device=True)(cpu.middle_distance.py_func)
-_in_spreads = cuda.jit(device=True)(cpu.in_spreads.py_func)
+count_finite = cuda.jit(device=True)(cpu.count_finite.py_func)
+middle_value = cuda.jit(device=True)(cpu.middle_value.py_func)
+middle_distance = cuda.jit(device=True)(cpu.middle_distance.py_func)
+in_spreads = cuda.jit(device=True)(cpu.in_spreads.py_func)
 
 
 @cuda.jit(device=True)
-def _sort_columns(rows: Floats, size: int, lanes: int) -> None:
+def sort_columns(rows: Floats, size: int, lanes: int) -> None:
     """Sort every column of the flat [size, lanes] by Batcher's merge exchange, all threads together."""
     lane, first, stride = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
     top = 1
@@ -96,15 +97,15 @@ def _kernel(double: bool) -> Callable[..., None]:
                 value = values[origin + members[start + row] * steps]
                 if abs(value) < np.inf:
                     rows[row * lanes + lane] = value
-        _sort_columns(rows, size, lanes)
+        sort_columns(rows, size, lanes)
 
         if first == 0 and inside:
             centre, spread, scale = np.nan, np.nan, np.nan
             ascending = rows[lane : size * lanes : lanes]
-            count = _count_finite(ascending)
+            count = count_finite(ascending)
             if count >= minimum:
-                centre = _middle_value(ascending, count)
-                spread = _middle_distance(ascending, count, centre)
+                centre = middle_value(ascending, count)
+                spread = middle_distance(ascending, count, centre)
                 scale = 1.4826 * max(spread, floors[signal])
             centres[lane], scales[lane] = centre, scale
             median[(signal * groups + group) * steps + step] = centre
@@ -115,23 +116,17 @@ def _kernel(double: bool) -> Callable[..., None]:
             for slot in range(start + first, end, stride):
                 difference = values[origin + members[slot] * steps] - centres[lane]
                 target = (signal * members.size + slot) * steps + step
-                deviation[target] = _in_spreads(difference, scales[lane])
+                deviation[target] = in_spreads(difference, scales[lane])
 
     return fill  # type: ignore[no-any-return]
 
 
-def _lanes(columns: int, size: int, itemsize: int) -> int:
+def columns_of(columns: int, size: int, itemsize: int) -> int:
     """How many columns a block sorts: a power of two, fewer where the groups are large."""
     lanes = 1
     while 2 * lanes <= min(LANES, columns) and 2 * lanes * size * itemsize <= TILE_BYTES:
         lanes *= 2
     return lanes
-
-
-def _stream() -> object:
-    """CuPy's current stream, so that the kernel runs in turn with the work around it."""
-    cupy = sys.modules.get("cupy")
-    return cuda.external_stream(cupy.cuda.get_current_stream().ptr) if cupy is not None else 0
 
 
 def fill(
@@ -153,27 +148,20 @@ def fill(
     largest = SHARED_BYTES // values.dtype.itemsize
     if size > largest:
         raise ValueError(f"a group of {size} members does not fit on the card: at most {largest} {values.dtype}")
-    lanes = _lanes(signals * steps, size, values.dtype.itemsize)
+    lanes = columns_of(signals * steps, size, values.dtype.itemsize)
     stride = max(1, min(size // 2, THREADS // lanes))
     blocks = (offsets.size - 1) * math.ceil(signals * steps / lanes)
-    results = [array.reshape(-1) for array in (out.median, out.mad, out.deviation)]
-    on_card = [_on_card(array) for array in results]
+    results = Results.of(*(array.reshape(-1) for array in (out.median, out.mad, out.deviation)))
     _kernel(values.dtype == np.float64)[  # type: ignore[index]
-        blocks, (lanes, stride), _stream(), lanes * size * values.dtype.itemsize
+        blocks, (lanes, stride), stream(), lanes * size * values.dtype.itemsize
     ](
-        _on_card(values.reshape(-1)),
+        on_card(values.reshape(-1)),
         gpus,
         steps,
-        _on_card(members),
-        _on_card(offsets),
-        _on_card(floors),
+        on_card(members),
+        on_card(offsets),
+        on_card(floors),
         minimum,
-        *on_card,
+        *results.there,
     )
-    for there, here in zip(on_card, results, strict=True):
-        if there is not here:
-            there.copy_to_host(here)
-
-
-def _on_card(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array if hasattr(array, "__cuda_array_interface__") else cuda.to_device(array)
+    results.fetch()

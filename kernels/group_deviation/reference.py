@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.group_deviation.arrays import Deviation, Floats, Integers, shapes
+from kernels.arrays import Floats, Integers
+from kernels.group_deviation.arrays import Deviation, shapes
 
 CONSISTENCY = 1.4826
 

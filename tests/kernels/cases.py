@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.arrays import Floats, Integers
 from kernels.group_deviation import Deviation, reference
-from kernels.group_deviation.arrays import Floats, Integers, shapes
+from kernels.group_deviation.arrays import shapes
 
 Fill = Callable[[Floats, Integers, Integers, NDArray[np.float64], int, Deviation], None]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
 from kernels import Deviation, peer_deviation
+from kernels.arrays import Floats
 from kernels.group_deviation import cpu, reference
-from kernels.group_deviation.arrays import Floats
 from tests.kernels.cases import TOLERANCE, Case, cases, check, csr, large
 
 ROOT = Path(__file__).parents[2]

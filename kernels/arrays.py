@@ -1,0 +1,56 @@
+"""What every op takes: arrays of NumPy or CuPy, worked on where they lie."""
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+# NumPy's types stand for CuPy's too, whose arrays answer the same calls.
+Floats = NDArray[np.float32 | np.float64]
+Integers = NDArray[np.int32 | np.int64]
+
+
+def module_of(array: object, name: str = "values") -> ModuleType:
+    """NumPy or CuPy, whichever the array is of."""
+    if isinstance(array, np.ndarray):
+        return np
+    cupy = sys.modules.get("cupy")  # an array of CuPy's cannot exist before CuPy is imported
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy
+    raise TypeError(f"{name} must be a NumPy or a CuPy array, got {type(array).__name__}")
+
+
+def version(op: str, module: ModuleType) -> ModuleType:
+    """The op's version for NumPy's or CuPy's arrays.
+
+    Imported late: Numba takes a second to load, and its CUDA half is not there without the extra.
+    """
+    return import_module(f"kernels.{op}.{'cpu' if module is np else 'cuda'}")
+
+
+def check_floats(values: Floats, name: str = "values") -> None:
+    if values.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {values.dtype}")
+
+
+def check_series(values: Floats) -> None:
+    check_floats(values)
+    if values.ndim not in (2, 3):
+        raise ValueError(f"values must be [series, steps] or [signals, gpus, steps], got shape {values.shape}")
+
+
+def check_positive(number: int, name: str, unit: str) -> None:
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1 {unit}, got {number}")
+
+
+def check_results(results: Iterable[tuple[str, Floats]], shape: tuple[int, ...], values: Floats) -> None:
+    """Arrays to write into are like the values in all but their shape."""
+    for name, array in results:
+        if type(array) is not type(values):
+            raise TypeError(f"{name} must lie where values lie, got {type(array).__name__}")
+        if array.dtype != values.dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be C-contiguous {values.dtype} {shape}, got {array.dtype} {array.shape}")

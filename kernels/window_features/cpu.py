@@ -1,0 +1,253 @@
+"""Numba on all cores.
+
+A window slides by taking a sample in and giving one back; it is added up anew once per window's length,
+and whenever what is left of the sums is small beside what went through them, so that no rounding stays.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from kernels.arrays import Floats
+from kernels.cores import cores
+from kernels.window_features.arrays import Features, Ring
+
+Sums = NDArray[np.float64]
+
+ROWS = 32  # series that a thread takes at once
+SAMPLES_PER_THREAD = 131_072  # some 400 µs: on a busy machine, waiting for a second thread costs milliseconds
+# What is known of a window. Times count from its oldest sample when it was last added up.
+SHIFT, COUNT, SUM, SQUARES, PRODUCTS, TIMES, TIME_SQUARES = range(7)
+NEXT, PEAK, PRESENT, LOW, HIGH, LAST, LAST_AT = range(7, 14)
+LEAST_LEFT = 2.0**-12
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _add_up(
+    samples: Floats, begin: int, end: int, shift: float, time: float
+) -> tuple[float, float, float, float, float, float, float]:
+    """The sums over samples[begin:end], the first of which has this time; in any order, to let lanes add."""
+    present = count = total = squares = products = times = time_squares = 0.0
+    for index in range(begin, end):
+        value = np.float64(samples[index])
+        present += 1.0 if value == value else 0.0
+        counts = abs(value) < np.inf
+        distance = value - shift if counts else 0.0
+        at = time + np.float64(index - begin) if counts else 0.0
+        count += 1.0 if counts else 0.0
+        total += distance
+        squares += distance * distance
+        products += distance * at
+        times += at
+        time_squares += at * at
+    return present, count, total, squares, products, times, time_squares
+
+
+@njit(cache=True, nogil=True)
+def _extremes(samples: Floats) -> tuple[float, float]:
+    """The least and the largest sample; infinity and minus infinity where there is none."""
+    first = 0
+    while first < samples.size and np.isnan(samples[first]):
+        first += 1
+    if first == samples.size:
+        return np.inf, -np.inf
+    low = high = samples[first]
+    for index in range(first + 1, samples.size):
+        value = samples[index]
+        low = value if value < low else low
+        high = value if value > high else high
+    return np.float64(low), np.float64(high)
+
+
+@njit(cache=True, nogil=True)
+def add_up(sums: Sums, samples: Floats, oldest: int, window: int) -> None:
+    """The sums of a window, of which the samples before the first step may be lacking; a ring begins at `oldest`."""
+    size = samples.size
+    shift = np.float64(0.0)
+    for index in range(size):
+        if abs(samples[index]) < np.inf:
+            shift = np.float64(samples[index])
+            break
+    time = np.float64(window - size)
+    old = _add_up(samples, oldest, size, shift, time)
+    new = _add_up(samples, 0, oldest, shift, time + size - oldest)
+    sums[SHIFT], sums[NEXT] = shift, window
+    sums[PRESENT] = old[0] + new[0]
+    sums[COUNT], sums[SUM], sums[SQUARES] = old[1] + new[1], old[2] + new[2], old[3] + new[3]
+    sums[PRODUCTS], sums[TIMES], sums[TIME_SQUARES] = old[4] + new[4], old[5] + new[5], old[6] + new[6]
+    sums[PEAK] = sums[SQUARES]
+    sums[LOW], sums[HIGH] = _extremes(samples)
+    sums[LAST], sums[LAST_AT] = np.nan, -1.0
+    for back in range(1, size + 1):
+        index = oldest - back if back <= oldest else oldest - back + size
+        if not np.isnan(samples[index]):
+            sums[LAST], sums[LAST_AT] = np.float64(samples[index]), np.float64(window - back)
+            break
+
+
+@njit(cache=True, nogil=True)
+def slide(sums: Sums, leaving: float, entering: float, window: int) -> bool:
+    """One sample in and the oldest out; whether that took an extreme away."""
+    time = sums[NEXT]
+    sums[NEXT] = time + 1.0
+    if not math.isnan(leaving):
+        sums[PRESENT] -= 1.0
+        if abs(leaving) < np.inf:
+            distance, at = leaving - sums[SHIFT], time - window
+            sums[COUNT] -= 1.0
+            sums[SUM] -= distance
+            sums[SQUARES] -= distance * distance
+            sums[PRODUCTS] -= distance * at
+            sums[TIMES] -= at
+            sums[TIME_SQUARES] -= at * at
+    taken = (leaving == sums[LOW] and not entering <= leaving) or (leaving == sums[HIGH] and not entering >= leaving)
+    if not math.isnan(entering):
+        sums[PRESENT] += 1.0
+        sums[LAST], sums[LAST_AT] = entering, time
+        sums[LOW], sums[HIGH] = min(sums[LOW], entering), max(sums[HIGH], entering)
+        if abs(entering) < np.inf:
+            distance = entering - sums[SHIFT]
+            sums[COUNT] += 1.0
+            sums[SUM] += distance
+            sums[SQUARES] += distance * distance
+            sums[PRODUCTS] += distance * time
+            sums[TIMES] += time
+            sums[TIME_SQUARES] += time * time
+            sums[PEAK] = max(sums[PEAK], sums[SQUARES])
+    return taken
+
+
+@njit(cache=True, nogil=True)
+def worn(sums: Sums) -> bool:
+    """Whether so little is left of what went through the sums that their rounding counts."""
+    count = sums[COUNT]
+    return not count * sums[SQUARES] - sums[SUM] * sums[SUM] >= count * sums[PEAK] * LEAST_LEFT
+
+
+@njit(cache=True, nogil=True)
+def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float, float, float, float, float]:
+    """In the order of `Features`."""
+    mean = deviation = slope = low = high = last = np.nan
+    count = sums[COUNT]
+    if count >= minimum:
+        share = 1.0 / count
+        centre = sums[SUM] * share
+        mean = sums[SHIFT] + centre
+        deviation = math.sqrt(max(sums[SQUARES] - sums[SUM] * centre, 0.0) * share)
+        if count > 1.0:
+            passed = sums[TIME_SQUARES] - sums[TIMES] * sums[TIMES] * share
+            slope = (sums[PRODUCTS] - sums[TIMES] * centre) / passed
+    if sums[PRESENT] > 0.0:
+        low, high = sums[LOW], sums[HIGH]
+        if sums[LAST_AT] >= sums[NEXT] - window:
+            last = sums[LAST]
+    return mean, deviation, slope, low, high, last, 1.0 - sums[PRESENT] / window
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _fill(
+    values: Floats,
+    window: int,
+    minimum: int,
+    mean: Floats,
+    deviation: Floats,
+    slope: Floats,
+    low: Floats,
+    high: Floats,
+    last: Floats,
+    missing: Floats,
+) -> None:
+    series, steps = values.shape
+    newest = mean.shape[1]
+    for work in prange((series + ROWS - 1) // ROWS):
+        sums = np.empty(14)
+        for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
+            for place in range(newest):
+                end = steps - newest + place + 1
+                begin = max(0, end - window)
+                if place == 0:
+                    add_up(sums, values[row, begin:end], 0, window)
+                else:
+                    leaving = np.float64(values[row, begin - 1]) if end > window else np.nan
+                    taken = slide(sums, leaving, np.float64(values[row, end - 1]), window)
+                    if sums[NEXT] == 2 * window or worn(sums):
+                        add_up(sums, values[row, begin:end], 0, window)
+                    elif taken:
+                        sums[LOW], sums[HIGH] = _extremes(values[row, begin:end])
+                (
+                    mean[row, place],
+                    deviation[row, place],
+                    slope[row, place],
+                    low[row, place],
+                    high[row, place],
+                    last[row, place],
+                    missing[row, place],
+                ) = features(sums, window, minimum)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _begin(samples: Floats, sums: Sums) -> None:
+    for row in prange(samples.shape[0]):
+        add_up(sums[row], samples[row], 0, samples.shape[1])
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _step(
+    samples: Floats,
+    sums: Sums,
+    oldest: int,
+    newest: Floats,
+    minimum: int,
+    mean: Floats,
+    deviation: Floats,
+    slope: Floats,
+    low: Floats,
+    high: Floats,
+    last: Floats,
+    missing: Floats,
+) -> None:
+    window = samples.shape[1]
+    after = (oldest + 1) % window
+    for row in prange(samples.shape[0]):
+        taken = slide(sums[row], np.float64(samples[row, oldest]), np.float64(newest[row]), window)
+        samples[row, oldest] = newest[row]
+        # Each step adds up some of the series anew, so that no step has to do it for all.
+        if row % window == oldest or worn(sums[row]):
+            add_up(sums[row], samples[row], after, window)
+        elif taken:
+            sums[row, LOW], sums[row, HIGH] = _extremes(samples[row])
+        (
+            mean[row, 0],
+            deviation[row, 0],
+            slope[row, 0],
+            low[row, 0],
+            high[row, 0],
+            last[row, 0],
+            missing[row, 0],
+        ) = features(sums[row], window, minimum)
+
+
+def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
+    """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
+    series, newest = out.mean.shape
+    with cores(1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD):
+        _fill(values, window, minimum, *each(out))
+
+
+def begin(ring: Ring) -> None:
+    """The sums of a ring that was just filled."""
+    with cores(1 + ring.samples.size // SAMPLES_PER_THREAD):
+        _begin(ring.samples, ring.sums)
+
+
+def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
+    """Move the ring on and compute into `out`, [series, 1]."""
+    with cores(1 + 16 * newest.size // SAMPLES_PER_THREAD):
+        _step(ring.samples, ring.sums, ring.oldest, newest, minimum, *each(out))
+
+
+def each(out: Features) -> tuple[Floats, ...]:
+    """The arrays in their order."""
+    return out.mean, out.deviation, out.slope, out.low, out.high, out.last, out.missing

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Floats
 from kernels.card import Results, on_card, stream
-from kernels.group_deviation.cuda import _sort_columns as sort_columns
+from kernels.group_deviation.cuda import sort_columns
 from kernels.tail_fit import cpu
 from kernels.tail_fit.arrays import Tail
 

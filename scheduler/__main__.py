@@ -76,6 +76,11 @@ def serve(**options: object) -> None:
 @click.option("--gpus", type=click.IntRange(1, 1024), help="How many GPUs.  [default: what nvidia-smi lists]")
 @click.option("--rack", help="The rack it stands in.")
 @click.option("--synthetic", metavar="URL", help="Serve all nodes of this synthetic exporter instead.")
+@click.option(
+    "--allow-commands",
+    is_flag=True,
+    help="Run jobs of type command: who may submit jobs then runs programs as this user.",
+)
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run

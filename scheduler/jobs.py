@@ -65,6 +65,7 @@ class JobType(StrEnum):
     COMPUTE = "compute"
     MATRIX = "matrix"
     FAULT = "fault"
+    COMMAND = "command"
 
 
 class Priority(IntEnum):

@@ -25,6 +25,12 @@ class Machines(Protocol):
     async def gone(self) -> Sequence[str]:
         """Names of nodes that were there and will not come back."""
 
+    async def adopt(self) -> Sequence[Start]:
+        """Attempts that go on from before this agent was started, or whose end nobody was told."""
+
+    async def settle(self, attempt: Start) -> None:
+        """The attempt's report was taken, or nobody wants one."""
+
     async def execute(self, attempt: Start) -> Report:
         """Run an attempt to its end. When cancelled, whatever it started is stopped before it returns."""
 
@@ -51,6 +57,8 @@ class Agent:
         """Until `stop` is set; then hand everything back."""
         stopping = asyncio.create_task(stop.wait())
         pause = 0.0
+        for attempt in await self._machines.adopt():
+            self._begin(attempt)
         while not stop.is_set():
             turn = asyncio.create_task(self._turn())
             await asyncio.wait({turn, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +131,7 @@ class Agent:
         try:
             if report:
                 await self._report(attempt, report)
+            await self._machines.settle(attempt)
         finally:
             del self._running[key]
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .client import Device, Ending, NodeDescription, Report, Start
+from .command import Commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +30,10 @@ def count_gpus() -> list[Device] | None:
 class Host:
     """One node, this one."""
 
-    def __init__(self, node: NodeDescription) -> None:
+    def __init__(self, node: NodeDescription, commands: Commands | None) -> None:
+        """Without `commands` a job that asks for one fails here."""
         self._node = node
+        self._commands = commands
 
     async def nodes(self) -> Sequence[NodeDescription]:
         return [self._node]
@@ -41,7 +44,18 @@ class Host:
     async def close(self) -> None:
         return None
 
+    async def adopt(self) -> Sequence[Start]:
+        return self._commands.adopt() if self._commands else []
+
+    async def settle(self, attempt: Start) -> None:
+        if self._commands and attempt.type == "command":
+            self._commands.forget(attempt)
+
     async def execute(self, attempt: Start) -> Report:
+        if attempt.type == "command":
+            if self._commands is None:
+                return Report(Ending.FAILED, f"the agent of {attempt.node} was not started with --allow-commands")
+            return await self._commands.run(attempt)
         devices = ",".join(str(gpu) for gpu in attempt.gpus)
         child = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -11,6 +11,7 @@ import structlog
 
 from .agent import Agent, Machines
 from .client import Device, NodeDescription, RefusedError, Scheduler, read_token
+from .command import Commands
 from .host import Host, count_gpus
 from .synthetic import Synthetic
 
@@ -25,14 +26,18 @@ def run(
     gpus: int | None,
     rack: str | None,
     synthetic: str | None,
+    allow_commands: bool,
 ) -> None:
-    if synthetic and (node or gpus or rack):
-        raise click.UsageError("--synthetic serves the fleet's own nodes; leave --node, --gpus and --rack out")
+    if synthetic and (node or gpus or rack or allow_commands):
+        raise click.UsageError(
+            "--synthetic serves the fleet's own nodes; leave --node, --gpus, --rack and --allow-commands out"
+        )
     try:
         token = read_token(token_file or home / "token")
     except RefusedError as error:
         raise click.ClickException(str(error)) from error
-    machines: Machines = Host(describe(node, gpus, rack)) if not synthetic else fleet(synthetic, token)
+    commands = Commands(home / "commands") if allow_commands else None
+    machines: Machines = Host(describe(node, gpus, rack), commands) if not synthetic else fleet(synthetic, token)
     asyncio.run(_run(Agent(Scheduler(server, token), machines)))
 
 

@@ -123,7 +123,15 @@ class Synthetic:
         gone, self._gone = sorted(self._gone), set()
         return gone
 
+    async def adopt(self) -> Sequence[Start]:
+        return []
+
+    async def settle(self, attempt: Start) -> None:
+        return None
+
     async def execute(self, attempt: Start) -> Report:
+        if attempt.type == "command":
+            return Report(Ending.FAILED, f"{attempt.node} is synthetic and runs no commands")
         kind = KINDS[attempt.type]
         body = {
             "node": attempt.node,

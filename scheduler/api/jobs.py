@@ -45,16 +45,21 @@ class FaultParameters(Body):
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class CommandParameters(Body):
+    argv: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(min_length=1, max_length=1000)]
+
+
 PARAMETERS: dict[str, type[Body]] = {
     "sleep": SleepParameters,
     "compute": ComputeParameters,
     "matrix": MatrixParameters,
     "fault": FaultParameters,
+    "command": CommandParameters,
 }
 
 
 class JobRequest(Body):
-    type: Literal["sleep", "compute", "matrix", "fault"]
+    type: Literal["sleep", "compute", "matrix", "fault", "command"]
     gpus: Annotated[int, Field(ge=1, le=100_000, description="In all, over all its nodes.")]
     nodes: Annotated[int, Field(ge=1, le=10_000, description="The GPUs spread evenly over so many.")] = 1
     priority: Literal["LOW", "NORMAL", "HIGH", "CRITICAL"] = "NORMAL"
@@ -67,7 +72,7 @@ class JobRequest(Body):
         Field(
             default_factory=dict,
             description="compute: iterations (points, instead of a duration); matrix: size (rows); "
-            "fault: after_seconds, probability.",
+            "fault: after_seconds, probability; command: argv, on nodes whose agent allows it.",
         ),
     ]
 

@@ -94,7 +94,7 @@ def peers(
     )
     job = telemetry.job[:, past:]
     topologies = tuple(
-        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step])
+        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
         for step in range(first - past, job.shape[1])
     )
     return topologies, contexts(topology.states(job, activity), topologies)

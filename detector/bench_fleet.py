@@ -25,7 +25,7 @@ from detector.telemetry import IDLE, Gpu, Telemetry
 PER_NODE = 8
 _NODES_PER_RACK = 4
 _NODES_PER_JOB = 8  # every other job of that size is idle
-_PHASES = 6  # different pages a node has, one after the other
+_PHASES = 3  # different pages a node has, one after the other
 _READY_SECONDS = 120.0
 # How a busy H100 reads, what being idle takes off, and the noise of a reading; as prometheus/rules records them.
 _READINGS = {

@@ -9,6 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from detector.findings import Findings
+from detector.fleet import Fleet
+from detector.lifecycle import LifeCycle
 from detector.state import Counts, Snapshot
 from detector.telemetry import Gpu
 
@@ -86,6 +88,57 @@ class DetectorCollector(Collector):
         snapshot = self._newest()
         if snapshot is not None:
             yield from _about(snapshot)
+
+
+class LifeCollector(Collector):
+    """The models: what serves, what is tried, and what became of the others."""
+
+    def __init__(self, fleet: Fleet, life: LifeCycle | None) -> None:
+        self._fleet = fleet
+        self._life = life
+
+    def collect(self) -> Iterator[Metric]:
+        drift = GaugeMetricFamily(
+            "stethos_detector_drift_ratio",
+            "How much more often than at calibration a signal is far from what was expected.",
+            labels=["signal"],
+        )
+        for signal, ratio in (self._fleet.drift.ratios() if self._fleet.drift else {}).items():
+            drift.add_metric([signal], ratio)
+        yield drift
+        trial = self._fleet.trial
+        tallies = {"office": self._fleet.tally} | ({"shadow": trial.own} if trial else {})
+        alarms = GaugeMetricFamily("stethos_detector_alarms", "Alarms since a model sits there.", labels=["stage"])
+        hours = GaugeMetricFamily("stethos_detector_judged_gpu_hours", "In so many GPU-hours.", labels=["stage"])
+        for stage, tally in tallies.items():
+            alarms.add_metric([stage], tally.alarms)
+            hours.add_metric([stage], tally.gpu_hours)
+        yield from (alarms, hours)
+        if trial:
+            shadow = GaugeMetricFamily("stethos_detector_shadow_info", "The model on trial.", labels=["version"])
+            shadow.add_metric([trial.version], 1)
+            yield shadow
+        if self._life:
+            yield from _life(self._life)
+
+
+def _life(life: LifeCycle) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "stethos_detector_budget_alarms_per_1000_gpu_hours", "False alarms that may be.", life.plan.budget
+    )
+    events = CounterMetricFamily(
+        "stethos_detector_model_events", "What happened to models, by kind and result.", labels=["kind", "result"]
+    )
+    for kind in ("recalibrate", "retrain", "promote", "reject", "roll_back"):
+        for result in ("ok", "failed") if kind in ("recalibrate", "retrain") else ("ok",):
+            events.add_metric([kind, result], life.events.counts.get((kind, result), 0))
+    yield events
+    if life.events.recalibrated_at is not None:
+        yield GaugeMetricFamily(
+            "stethos_detector_recalibrated_timestamp_seconds",
+            "When the thresholds were last refitted.",
+            life.events.recalibrated_at,
+        )
 
 
 def _about(snapshot: Snapshot) -> Iterator[Metric]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from detector.matrix import Labels, Matrix
 from detector.promql import Prometheus
+from detector.shard import Shard
 from detector.signals import Query, Signal, Signals
 from detector.stages import stage
 from detector.telemetry import IDLE, Gpu, Telemetry
@@ -20,8 +23,11 @@ from detector.window import Key, Rows, Window
 log = structlog.get_logger()
 
 _LABELS = "node, gpu, uuid, model, rack"
+_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^{}]*)\})?$")
+_SEEK_EVERY = 60  # ticks
 _PIECE = 5000  # steps per query: Prometheus refuses more than 11,000 points a series
 _AGAIN = 2  # steps read once more each time, for samples that came late
+WHOLE = Shard()
 _AT_ONCE = 4  # queries: enough to keep a server busy while an answer is parsed
 
 
@@ -48,11 +54,14 @@ class _Placed:
 class Ingest:
     """Keeps a window up to date with a Prometheus."""
 
-    def __init__(self, prometheus: Prometheus, signals: Signals, window: Window) -> None:
+    def __init__(self, prometheus: Prometheus, signals: Signals, window: Window, shard: Shard = WHOLE) -> None:
+        self._shard = shard
         self._prometheus = prometheus
         self._signals = signals
         self._window = window
         self._placed: dict[str, _Placed] = {}
+        self._nodes: frozenset[str] | None = None  # those of the shard, None for all
+        self._until_sought = 0
         self._job_rows: tuple[tuple[Labels, ...], int, Rows] | None = None
 
     def pull(self, now: float) -> Intake:
@@ -64,7 +73,8 @@ class Ingest:
             window.clear()
         behind = window.length if window.newest is None else round((end - window.newest) / window.step)
         start = end - (min(window.length, max(behind, 0) + _AGAIN) - 1) * window.step
-        asked = [(_aggregated(query), start) for query in signals.queries]
+        self._seek_nodes(end)
+        asked = [(_aggregated(query, self._nodes), start) for query in signals.queries]
         asked += [(signals.jobs, start), (signals.targets, end)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             answers = list(pool.map(lambda one: self._prometheus.range(one[0], one[1], end, window.step), asked))
@@ -76,6 +86,15 @@ class Ingest:
             self._write_jobs(jobs)
             up = _up(targets)
         return Intake(end, moved, frozenset(up), frozenset(node for node, answers in up.items() if answers))
+
+    def _seek_nodes(self, end: float) -> None:
+        """Now and then, which nodes the shard has: so a new rack is found, and Prometheus is asked for no others."""
+        if self._shard.of == 1:
+            return
+        if self._until_sought == 0:
+            self._nodes = nodes_of(self._prometheus, self._signals, end, self._window.step, self._shard)
+            self._until_sought = _SEEK_EVERY
+        self._until_sought -= 1
 
     def _write(self, query: Query, answer: Matrix) -> None:
         if not answer.labels:
@@ -98,7 +117,7 @@ class Ingest:
         else:
             names = np.array([each.get(query.expand or "", "") for each in labels])
             parts = tuple((Signal(str(name)), names == name) for name in dict.fromkeys(names.tolist()))
-        self._window.include((signal for signal, _ in parts), gpus)
+        self._window.include((signal for signal, _ in parts), filter(self._shard.has, gpus))
         rows = self._window.rows((gpu.node, gpu.gpu) for gpu in gpus)
         return _Placed(labels, self._window.generation, parts, rows)
 
@@ -116,14 +135,16 @@ def newest_step(now: float, step: float) -> float:
     return math.floor(now / step) * step
 
 
-def history(prometheus: Prometheus, signals: Signals, start: float, end: float, step: float) -> Telemetry:
+def history(
+    prometheus: Prometheus, signals: Signals, start: float, end: float, step: float, shard: Shard = WHOLE
+) -> Telemetry:
     """A stretch of the past as telemetry, to train on or to score. Raises PrometheusError."""
     steps = int((end - start) / step) + 1
     window = Window(steps, step)
     for first in range(0, steps, _PIECE):
         last = min(first + _PIECE, steps) - 1
         piece = Window(last - first + 1, step)
-        Ingest(prometheus, signals, piece).pull(newest_step(start, step) + last * step)
+        Ingest(prometheus, signals, piece, shard).pull(newest_step(start, step) + last * step)
         _append(window, piece)
     return window.telemetry()
 
@@ -146,10 +167,30 @@ def _up(targets: Matrix) -> dict[str, bool]:
     return {targets.labels[series].get("node", ""): targets.values[index] == 1 for series, index in newest.items()}
 
 
-def _aggregated(query: Query) -> str:
+def nodes_of(prometheus: Prometheus, signals: Signals, at: float, step: float, shard: Shard) -> frozenset[str]:
+    """The nodes of a shard, by what reports any signal at that time. Raises PrometheusError."""
+    labels = [
+        labels
+        for query in signals.queries
+        for labels in prometheus.range(f"group by (node, rack) ({query.promql})", at, at, step).labels
+    ]
+    return frozenset(gpu.node for gpu in map(_gpu, labels) if shard.has(gpu))
+
+
+def _aggregated(query: Query, nodes: frozenset[str] | None = None) -> str:
     """The query with every label aggregated away that the detector does not use: answers stay small."""
     labels = f"{_LABELS}, {query.expand}" if query.expand else _LABELS
-    return f"max by ({labels}) ({query.promql})"
+    return f"max by ({labels}) ({query.promql if nodes is None else _narrowed(query.promql, nodes)})"
+
+
+def _narrowed(promql: str, nodes: frozenset[str]) -> str:
+    """The expression for these nodes only: by a matcher where it is a plain selector, else by joining."""
+    matcher = f"node=~{json.dumps('|'.join(map(re.escape, sorted(nodes) or ['none of them'])))}"
+    plain = _SELECTOR.match(promql.strip())
+    if plain:
+        others = f"{plain[2].strip().rstrip(',')}," if plain[2] and plain[2].strip() else ""
+        return f"{plain[1]}{{{others}{matcher}}}"
+    return f"({promql}) and on (node) group by (node) (up{{{matcher}}})"
 
 
 def _gpu(labels: Labels) -> Gpu:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 _RESULT = b'"result":['
 _METRIC, _VALUES = np.frombuffer(b'{"metric":', np.uint8), np.frombuffer(b',"values":[', np.uint8)
-_TENS = 10.0 ** np.arange(23)  # exact in binary: with a mantissa below 2**53 a quotient is rounded once
+_TENS = np.power(
+    10.0, np.arange(23), dtype=np.float64
+)  # exact in binary: with a mantissa below 2**53 a quotient is rounded once
 
 Labels = Mapping[str, str]
 Bytes = NDArray[np.uint8]
@@ -39,7 +41,7 @@ class LabelSets:
         self._labels: tuple[Labels, ...] = ()
 
     def read(self, text: bytes, ends: NDArray[np.int64]) -> tuple[Labels, ...]:
-        """text: JSON objects one after the other, ending at `ends`. The same object comes back while nothing changed."""
+        """text: JSON objects one after the other, ending at `ends`. While nothing changed it is the same object."""
         if text != self._text or not np.array_equal(ends, self._ends):
             pieces = [text[start:end] for start, end in pairwise([0, *ends.tolist()])]
             self._known = {piece: self._known.get(piece) or json.loads(piece) for piece in pieces}
@@ -68,7 +70,7 @@ def cut(answer: bytes, labels: LabelSets) -> tuple[bytes, Matrix] | None:
 def _follows(text: Bytes, at: int, wanted: Bytes) -> bool:
     if at + wanted.size > text.size:
         return False
-    for place in range(wanted.size):
+    for place in range(wanted.size):  # noqa: SIM110 — Numba knows no all()
         if text[at + place] != wanted[place]:
             return False
     return True

@@ -15,6 +15,8 @@ from detector.stages import stage
 
 log = structlog.get_logger()
 
+_QUERIES_KEPT = 200  # with their label sets
+
 
 class PrometheusError(Exception):
     """Prometheus did not answer a query; the message names the URL, the query and the reason."""
@@ -71,6 +73,8 @@ class Prometheus:
             ) from error
 
     def _read(self, query: str, content: bytes) -> Matrix:
+        if len(self._labels) > _QUERIES_KEPT:
+            self._labels.clear()
         found = matrix.cut(content, self._labels.setdefault(query, LabelSets()))
         rest, series = found if found else (content, None)
         try:

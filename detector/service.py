@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -19,8 +19,9 @@ from starlette.routing import Route
 
 from detector import stages
 from detector.auth import BearerToken
-from detector.exposition import STALE_STEPS, DetectorCollector, Page
+from detector.exposition import STALE_STEPS, DetectorCollector, LifeCollector, Page
 from detector.fleet import Fleet
+from detector.lifecycle import LifeCycle
 from detector.promql import PrometheusError
 from detector.state import Snapshot
 
@@ -30,7 +31,11 @@ log = structlog.get_logger()
 class Service:
     """Runs the ticks and keeps the newest snapshot."""
 
-    def __init__(self, fleet: Fleet, step: float) -> None:
+    def __init__(
+        self, fleet: Fleet, step: float, life: LifeCycle | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.life = life
+        self._clock = clock
         self.snapshot: Snapshot | None = None
         self._fleet = fleet
         self._step = step
@@ -39,13 +44,16 @@ class Service:
         self._findings = b""
         self.registry = CollectorRegistry()
         self.registry.register(DetectorCollector(lambda: self.snapshot, fleet.counts))
+        self.registry.register(LifeCollector(fleet, life))
         ProcessCollector(registry=self.registry)
 
     def tick(self) -> None:
         """One look at the fleet. A failure is logged when it begins and when it ends, and counted each time."""
         stages.taken()
         try:
-            self.publish(self._fleet.tick(time.time()))
+            self.publish(self._fleet.tick(self._clock()))
+            if self.life:
+                self.life.review()
         except PrometheusError as error:
             self._fleet.counts.ticks["failed"] += 1
             if self._failing is None:
@@ -83,10 +91,9 @@ class Service:
         age = self._age(self.snapshot)
         return f"the last look was {age:.0f} s ago" if age > STALE_STEPS * self._step else None
 
-    @staticmethod
-    def _age(snapshot: Snapshot) -> float:
+    def _age(self, snapshot: Snapshot) -> float:
         """Seconds between the snapshot and now. One from the future, before the clock was set back, is as stale."""
-        return abs(time.time() - snapshot.at)
+        return abs(self._clock() - snapshot.at)
 
 
 def application(service: Service, step: float, token: str | None) -> Starlette:
@@ -99,11 +106,18 @@ def application(service: Service, step: float, token: str | None) -> Starlette:
             service.tick, "interval", seconds=step, next_run_time=datetime.now(UTC), max_instances=1, coalesce=True,
             misfire_grace_time=None,
         )  # fmt: skip
+        life = service.life
+        if life:
+            for job, hours in ((life.recalibrate, life.plan.recalibrate), (life.retrain, life.plan.retrain)):
+                if hours:
+                    scheduler.add_job(job, "interval", hours=hours, coalesce=True, misfire_grace_time=None)
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown()
+            if life:
+                life.close()
 
     async def metrics(_: Request) -> Response:
         return Response(service.metrics(), media_type=CONTENT_TYPE_LATEST)

@@ -32,6 +32,7 @@ class Telemetry:
     values: float32 [signals, gpus, steps], NaN where nothing was reported; counters are still totals.
     job: int32 [gpus, steps], an index into `jobs`, or IDLE.
     timestamps: float64 [steps], Unix seconds.
+    edges: the kinds of peers to compare with, of topology.KINDS; None for all.
     """
 
     signals: tuple[Signal, ...]
@@ -40,6 +41,7 @@ class Telemetry:
     values: Floats
     job: NDArray[np.int32]
     jobs: tuple[str, ...]
+    edges: frozenset[str] | None = None
 
     @property
     def step(self) -> float:

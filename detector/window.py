@@ -79,17 +79,18 @@ class Window:
         return np.array([self._row.get(key, -1) for key in keys], np.int64)
 
     def write(self, signal: str, rows: Rows, timestamps: Times, values: NDArray[np.float64]) -> None:
-        """Put samples, one a row, in their steps: what is older than the window or not a number is dropped.
+        """Put samples, one a row, in their steps: what is older than the window or not finite is dropped.
 
         A newer value replaces an older one; of several for one GPU and step the largest stays.
         """
         steps, kept = self._columns(timestamps)
-        kept &= ~np.isnan(values) & (rows >= 0)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinite
+            held = values.astype(np.float32)
+        kept &= np.isfinite(held) & (rows >= 0)
         plane = self._values[self._place[signal]]
         rows, steps = rows[kept], steps[kept]
         plane[rows, steps] = np.nan
-        with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinite
-            np.fmax.at(plane, (rows, steps), values[kept].astype(np.float32))
+        np.fmax.at(plane, (rows, steps), held[kept])
         np.maximum.at(self._heard[self._place[signal]], rows, timestamps[kept])
 
     def jobs(self, names: Iterable[str]) -> Rows:
@@ -115,6 +116,26 @@ class Window:
         self.generation += 1
         self._index()
 
+    def begin_anew(self, names: Iterable[str], steps: int) -> Rows:
+        """Drop what GPUs reported before one of these signals was set to another level in the newest `steps` steps.
+
+        Returns the rows of those GPUs.
+        """
+        changed: list[Rows] = []
+        known = [name for name in names if name in self._place]
+        if not 0 < steps < self.length:
+            return np.zeros(0, np.int64)
+        for name in known:
+            recent = self._values[self._place[name], :, self._end - steps - 1 : self._end]
+            least = max(self._signals[name].resolution, 1e-6)
+            moved = np.abs(recent[:, 1:] - recent[:, :1]) > least
+            rows = np.flatnonzero(moved.any(axis=1))
+            first = self._end - steps + moved[rows].argmax(axis=1)
+            for row, column in zip(rows.tolist(), first.tolist(), strict=True):
+                self._values[:, row, :column] = np.nan
+            changed.append(rows)
+        return np.unique(np.concatenate(changed)) if changed else np.zeros(0, np.int64)
+
     def telemetry(self) -> Telemetry:
         """A view of the window, oldest step first; valid until the next `advance`."""
         newest = 0.0 if self.newest is None else self.newest
@@ -137,12 +158,13 @@ class Window:
         """Steps since each GPU last reported a number; `length` if it never did within the window. [gpus]."""
         if self.newest is None:
             return np.zeros(len(self._gpus), np.int64)
-        quiet = np.round((self.newest - self._heard.max(axis=0, initial=-np.inf)) / self.step)
-        return np.clip(quiet, 0, self.length).astype(np.int64)
+        heard: Times = self._heard.max(axis=0, initial=-np.inf)
+        quiet: Rows = np.clip(np.round((self.newest - heard) / self.step), 0, self.length).astype(np.int64)
+        return quiet
 
     def reported(self) -> frozenset[str]:
         """The signals of which the window holds a number."""
-        heard = (self._heard > self._oldest()).any(axis=1)
+        heard: NDArray[np.bool_] = np.any(self._heard > self._oldest(), axis=1)
         return frozenset(name for name, there in zip(self._signals, heard.tolist(), strict=True) if there)
 
     def coverage(self) -> float:

@@ -26,7 +26,6 @@ from detector.registry import RegistryError
 from detector.shard import Shard
 
 SHADOW, REJECTED = "shadow", "rejected"
-_NICE = 15
 _LEARNED_FROM = 256  # GPUs
 _HOUR = 3600.0
 
@@ -54,6 +53,7 @@ class Plan:
     guard: float = 6.0
     keep: int = 10
     iterations: int = 1000
+    niceness: int = 15  # of the training's process
 
 
 @dataclass(slots=True)
@@ -113,7 +113,8 @@ class LifeCycle:
         """End a training that is under way; its checkpoint stays."""
         if self._child:
             self._child[1].terminate()
-            self._child[1].wait()
+            self._child[1].communicate()
+            self._child = None
 
     def _start(self, kind: str, *what: str) -> None:
         if self._child:
@@ -131,7 +132,7 @@ class LifeCycle:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
+        os.setpriority(os.PRIO_PROCESS, child.pid, plan.niceness)
         self._child = kind, child
 
     def _reap(self) -> None:

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector import registry, training
-from detector.checkpoint import EVERY
+from detector import checkpoint, registry, training
 from detector.training import Settings
 
 from .fleets import telemetry
 
 STATE = ("utilization_ratio", "power_watts")
-ITERATIONS = EVERY + 20
+EVERY, ITERATIONS = 3, 6
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY", EVERY)
 
 
 def settings(folder: Path, seed: int = 3) -> Settings:
@@ -22,9 +26,10 @@ def settings(folder: Path, seed: int = 3) -> Settings:
 
 def train_and_die(folder: Path) -> None:
     torch.set_num_threads(1)
+    checkpoint.EVERY = EVERY
 
     def progress(iteration: int, _: float) -> None:
-        if iteration == EVERY + 10:
+        if iteration == EVERY + 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
     training.train([telemetry(300, nodes=1)], STATE, settings(folder), progress)
@@ -36,7 +41,6 @@ def weights(folder: Path) -> tuple[bytes, list[int]]:
     return registry.pack(judge), heard
 
 
-@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     killed = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(tmp_path / "killed",))
     killed.start()

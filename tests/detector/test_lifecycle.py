@@ -203,24 +203,25 @@ def test_only_the_newest_versions_stay_on_disk(stage: Stage) -> None:
 
 @pytest.mark.slow
 def test_a_model_is_retrained_from_prometheus_while_the_ticks_go_on(prometheus: Serve, tmp_path: Path) -> None:
-    url, models, at = prometheus(telemetry(600)), tmp_path / "kept", START + 550 * STEP
-    judge, card = training.train([telemetry(300)], STATE, Settings(0.1, 3, 0), lambda *_: None)
+    url, models, at = prometheus(telemetry(420, nodes=1)), tmp_path / "kept", START + 400 * STEP
+    judge, card = training.train([telemetry(300, nodes=1)], STATE, Settings(0.1, 3, 0), lambda *_: None)
     office = registry.write(models, judge, card)
     clock = Clock()
     with Prometheus(url) as client:
         fleet = Fleet(client, signals.load(), models, STEP)
-        plan = Plan(url, signals.DEFAULT, models, STEP, budget=0.1, history=0.7, trial=0.01, iterations=60)
+        plan = Plan(url, signals.DEFAULT, models, STEP, 0.1, history=0.5, trial=0.01, iterations=25, niceness=0)
         life = LifeCycle(fleet, plan, clock)
         service = Service(fleet, STEP, life, clock)
         clock.now = at
         service.tick()
         life.retrain()
-        deadline = time.monotonic() + 200
-        while not (fleet.trial or life.events.counts.get(("reject", "ok"))):
-            assert time.monotonic() < deadline, life.events.counts
+        ticks = 0
+        while not life.events.counts:
             service.tick()
-            time.sleep(0.2)
-        assert life.events.counts["retrain", "ok"] == 1
+            ticks += 1
+            time.sleep(0.1)
+        assert life.events.counts == {("retrain", "ok"): 1}
+        assert ticks > 10
         while not {("promote", "ok"), ("reject", "ok")} & life.events.counts.keys():
             clock.now += STEP
             service.tick()
@@ -230,7 +231,7 @@ def test_a_model_is_retrained_from_prometheus_while_the_ticks_go_on(prometheus: 
     written = registry.Card.model_validate_json(candidate.read_text())
     assert written.rebuild_error is not None
     assert written.rebuild_error_before is not None
-    # Sixty iterations on the live fleet are better than three: it is promoted, and the office guards it.
+    # More iterations, on the live fleet, are better: it is promoted, and the office guards it.
     assert written.rebuild_error < written.rebuild_error_before
     assert fleet.office == models / candidate.parent.name
     assert 'stethos_detector_model_events_total{kind="promote",result="ok"} 1.0' in page

@@ -55,6 +55,7 @@ class Findings(Mapping[Gpu, Verdict]):
 def find(
     gpus: tuple[Gpu, ...],
     residuals: Floats,
+    ratios: Floats,
     signals: Sequence[Signal],
     thresholds: Thresholds,
     silence: NDArray[np.int64],
@@ -62,12 +63,10 @@ def find(
 ) -> Findings:
     """Judge the newest step of every GPU that reports, and call missing who is silent while its exporter answers.
 
-    residuals: [signals, gpus, steps]. silence: steps since a GPU last reported, watched: whether its node's exporter
-    answers; [gpus] each.
+    residuals: [signals, gpus, steps]. ratios: [signals, gpus] of the newest step, see verdicts.ratios. silence: steps
+    since a GPU last reported, watched: whether its node's exporter answers; [gpus] each.
     """
-    ratios = verdicts.ratios(residuals, signals, thresholds)
-    worst = ratios.max(axis=0, initial=-np.inf)
-    score = np.where(worst == -np.inf, np.nan, np.maximum(worst, 0.0)).astype(np.float32)
+    score = worst(ratios)
     leading, shares = _contributions(ratios)
     silent = silence >= MISSING_STEPS
     score[silent] = np.nan
@@ -78,6 +77,13 @@ def find(
         score[row], causes[row] = verdicts.missing(int(silence[row])).score, MISSING
         leading[row], shares[row] = [len(signals), *[-1] * (TOP - 1)], [1.0, *[0.0] * (TOP - 1)]
     return Findings(gpus, (*(signal.name for signal in signals), MISSING), score, leading, shares, causes)
+
+
+def worst(ratios: Floats) -> Floats:
+    """The score: the largest ratio, not below 0; NaN where nothing was judged. [signals, gpus] → [gpus]."""
+    largest = ratios.max(axis=0, initial=-np.inf)
+    score: Floats = np.where(largest == -np.inf, np.nan, np.maximum(largest, 0.0)).astype(np.float32)
+    return score
 
 
 def _contributions(ratios: Floats) -> tuple[NDArray[np.int64], Floats]:

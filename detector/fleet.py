@@ -110,11 +110,12 @@ class Fleet:
         with stage("score"):
             watched = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
             silence = self._window.silence()
-            found = findings.find(telemetry.gpus, residuals.own, judge.signals, judge.own, silence, watched)
+            ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
+            found = findings.find(telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched)
             missing = sum(cause == MISSING for cause in found.causes.values())
             together = groups.scores(verdicts.ratios(residuals.shared, judge.signals, judge.shared), telemetry)
         if intake.steps and isinstance(judge, ModelJudge):
-            self._count(judge, residuals, telemetry, intake.steps)
+            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None
         return Snapshot(
             at=float(telemetry.timestamps[-1]),
@@ -126,10 +127,9 @@ class Fleet:
             trained_at=served.trained_at.timestamp() if served else None,
         )
 
-    def _count(self, judge: ModelJudge, residuals: Residuals, telemetry: Telemetry, steps: int) -> None:
+    def _count(self, judge: ModelJudge, residuals: Residuals, score: Floats, telemetry: Telemetry, steps: int) -> None:
         """Keep the accounts of the model in office, and of the one beside it over the same steps."""
         at = float(telemetry.timestamps[-1])
-        score = newest_scores(judge, residuals)
         self.tally.add(telemetry.gpus, score, at)
         if self.drift is None:
             self.drift = Drift(judge.signals)
@@ -137,7 +137,9 @@ class Fleet:
         if self._second and self.trial:
             with stage("shadow"):
                 other, chair = self._second
-                self.trial.own.add(telemetry.gpus, newest_scores(other, chair.judge(other, telemetry, steps)), at)
+                theirs = chair.judge(other, telemetry, steps)
+                ratios = verdicts.ratios(theirs.own, other.signals, other.own)
+                self.trial.own.add(telemetry.gpus, findings.worst(ratios), at)
             self.trial.office.add(telemetry.gpus, score, at)
 
     def _forget(self, intake: Intake) -> None:
@@ -254,10 +256,3 @@ class _Judged:
             for past in (self.residuals.own, self.residuals.shared)
         )
         return Residuals(own, shared)
-
-
-def newest_scores(judge: Judge, residuals: Residuals) -> Floats:
-    """[gpus], NaN where nothing was judged."""
-    worst = verdicts.ratios(residuals.own, judge.signals, judge.own).max(axis=0, initial=-np.inf)
-    scores: Floats = np.where(worst == -np.inf, np.nan, worst)
-    return scores

@@ -156,9 +156,9 @@ class LifeCycle:
             except RegistryError as error:
                 self._reject(candidate, str(error))
             return None
-        error, before = trial.card.rebuild_error, trial.card.rebuild_error_before
-        if error is not None and before is not None and error >= before:
-            return self._reject(candidate, f"rebuilds no better: {error:.4g} against {before:.4g}")
+        now, before = trial.card.rebuild_error, trial.card.rebuild_error_before
+        if now is not None and before is not None and now >= before:
+            return self._reject(candidate, f"rebuilds no better: {now:.4g} against {before:.4g}")
         own, office = trial.own, trial.office
         if broken(own.alarms, own.gpu_hours, self.plan.budget) and own.alarms > office.alarms:
             return self._reject(candidate, f"{own.alarms} alarms in {own.gpu_hours:.0f} GPU-hours break the budget")

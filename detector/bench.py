@@ -88,6 +88,9 @@ def measure(folder: Path, models: Path, gpus: int, kinds: int, ticks: int, step:
             walls.append(time.perf_counter() - begin)
             parts.append(stages.taken())
             used.append((time.process_time() - own, server.cpu_seconds() - cpu))
+            by_stage = ", ".join(f"{name} {1e3 * parts[-1].get(name, 0.0):.0f}" for name in STAGES)
+            cpu_used = f"CPU {1e3 * used[-1][0]:.0f} + {1e3 * used[-1][1]:.0f} ms"
+            click.echo(f"tick {1e3 * walls[-1]:.0f} ms ({by_stage}), {cpu_used}", err=True)
         # The first looks back, the second still compiles.
         steady = parts[2:]
         return Measured(

@@ -142,8 +142,9 @@ def test_the_fleet_vanishes(place: World, watch: Watch) -> None:
 
 def test_exporters_answer_with_nothing(place: World, watch: Watch) -> None:
     place.exporter.readings.clear()
-    page = watch.until("all missing", lambda page: page[COVERAGE] == 0 and len(scores(page)) == ALL)
-    assert min(scores(page).values()) >= 1
+    # For two steps a GPU may be late; from the third on it is missing.
+    page = watch.until("all missing", lambda page: len(found := scores(page)) == ALL and min(found.values()) >= 1)
+    assert page[COVERAGE] == 0
     assert page["stethos_anomaly_cause missing node-01/0"] == 1
     place.exporter.reset()
     watch.until("the GPUs are back", whole)

@@ -15,13 +15,18 @@ import structlog
 import torch
 import uvicorn
 
-from detector import auth, ingest, log, recording, registry, signals
-from detector.fleet import Fleet
+from detector import auth, ingest, log, recording, registry, signals, training
+from detector.budget import BUDGETS
+from detector.fleet import Fleet, Wishes
+from detector.lifecycle import LifeCycle, Plan
 from detector.promql import Prometheus, PrometheusError
 from detector.recording import RecordingError
+from detector.registry import RegistryError
 from detector.service import Service, application
+from detector.shard import Shard
 from detector.signals import Signals, SignalsError
 from detector.telemetry import Telemetry
+from detector.topology import KINDS
 from detector.training import Settings, TrainingError, train
 
 _T = TypeVar("_T")
@@ -38,6 +43,16 @@ _signals = click.option(
     "--signals", "signals_file", default=signals.DEFAULT, type=_FILE, help="What to read, and how to judge it."
 )
 _step = click.option("--step", default=5.0, type=click.FloatRange(1, 3600), help="Seconds from one sample to the next.")
+_HOURS = click.FloatRange(0, 24 * 365)
+_MODEL = click.Path(exists=True, file_okay=False, path_type=Path)
+_BUDGET = click.FloatRange(BUDGETS[0], BUDGETS[-1])
+
+
+def _shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group()
@@ -52,6 +67,14 @@ def cli() -> None:
 @click.option("--port", default=9401, type=click.IntRange(0, 65535), help="Port of the metrics.")
 @click.option("--models", type=_FOLDER, help="Trained models; the newest is used.  [default: HOME/models]")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Bearer token.  [default: HOME/token]")
+@click.option("--budget", default=0.1, type=_BUDGET, help="False alarms per 1,000 GPU-hours; needs no new training.")
+@click.option("--shard", default="1/1", callback=_shard, help="Judge the i-th of n shares of the fleet, by rack.")
+@click.option("--no-edges", multiple=True, type=click.Choice(KINDS), help="Peers not to compare with; repeatable.")
+@click.option("--recalibrate-hours", default=24.0, type=_HOURS, help="Thresholds are refitted so often; 0: never.")
+@click.option("--retrain-hours", default=168.0, type=_HOURS, help="A new model is trained so often; 0: never.")
+@click.option("--history-hours", default=24.0, type=_HOURS, help="What both learn from.")
+@click.option("--trial-hours", default=1.0, type=_HOURS, help="A new model judges in the shadow before it serves.")
+@click.option("--keep", default=10, type=click.IntRange(2), help="Versions of the model that stay on disk.")
 @_home
 @_signals
 @_step
@@ -61,6 +84,14 @@ def run(
     port: int,
     models: Path | None,
     token_file: Path | None,
+    budget: float,
+    shard: Shard,
+    no_edges: tuple[str, ...],
+    recalibrate_hours: float,
+    retrain_hours: float,
+    history_hours: float,
+    trial_hours: float,
+    keep: int,
     home: Path,
     signals_file: Path,
     step: float,
@@ -69,8 +100,24 @@ def run(
     torch.set_num_threads(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
     wanted = _or_exit(lambda: signals.load(signals_file))
     token = None if auth.is_loopback(host) else _or_exit(lambda: auth.load(token_file or home / "token"))
+    wishes = Wishes(budget, shard, frozenset(KINDS) - set(no_edges) if no_edges else None)
     with Prometheus(url) as prometheus:
-        service = Service(Fleet(prometheus, wanted, models or home / "models", step), step)
+        folder = models or home / "models"
+        fleet = Fleet(prometheus, wanted, folder, step, wishes)
+        plan = Plan(
+            url=url,
+            signals_file=signals_file,
+            models=folder,
+            step=step,
+            budget=budget,
+            shard=shard,
+            recalibrate=recalibrate_hours,
+            retrain=retrain_hours,
+            history=history_hours,
+            trial=trial_hours,
+            keep=keep,
+        )
+        service = Service(fleet, step, LifeCycle(fleet, plan))
         # uvicorn shuts down on these signals and then raises them again, for this handler.
         for caught in (signal.SIGINT, signal.SIGTERM):
             signal.signal(caught, lambda *_: sys.exit(0))
@@ -92,10 +139,13 @@ def run(
 @click.option("--start", type=_TIME, help="UTC.")
 @click.option("--end", type=_TIME, help="UTC.")
 @click.option("--out", type=_FOLDER, help="Where to keep the model.  [default: HOME/models]")
-@click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
+@click.option("--budget", default=0.1, type=_BUDGET, help="False alarms per 1,000 GPU-hours; `run` may want another.")
 @click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="The same seed and data give the same model.")
+@click.option("--shard", default="1/1", callback=_shard, help="Learn from the i-th of n shares of the fleet only.")
+@click.option("--against", type=_MODEL, help="A model to compare with on the held-back data; noted on the card.")
+@click.option("--recalibrate", type=_MODEL, help="Keep this model's network, refit its scales and thresholds.")
 @_home
 @_signals
 @_step
@@ -109,6 +159,9 @@ def train_command(
     iterations: int,
     threads: int,
     seed: int,
+    shard: Shard,
+    against: Path | None,
+    recalibrate: Path | None,
     home: Path,
     signals_file: Path,
     step: float,
@@ -117,13 +170,22 @@ def train_command(
     torch.set_num_threads(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
     click.echo("reading the telemetry ...", err=True)
-    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step))
-    settings = Settings(budget, iterations, seed)
-    with click.progressbar(length=iterations, label="training", file=sys.stderr) as bar:
-        judge, card = _or_exit(
-            lambda: train(telemetry, (wanted.activity, wanted.effort), settings, lambda *_: bar.update(1))
-        )
-    written = _or_exit(lambda: registry.write(out or home / "models", judge, card))
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, shard))
+    folder = out or home / "models"
+    if recalibrate:
+        judge, card = _or_exit(lambda: training.recalibrate(*registry.read(recalibrate), telemetry, budget))
+    else:
+        settings = Settings(budget, iterations, seed, folder / ".training.pt")
+        with click.progressbar(length=iterations, label="training", file=sys.stderr) as bar:
+            judge, card = _or_exit(
+                lambda: train(
+                    telemetry, (wanted.activity, wanted.effort), settings, lambda at, _: bar.update(at - bar.pos)
+                )
+            )
+    if against:
+        error, before = _or_exit(lambda: training.compare(judge, registry.read(against)[0], telemetry))
+        card = card.model_copy(update={"rebuild_error": error, "rebuild_error_before": before})
+    written = _or_exit(lambda: registry.write(folder, judge, card))
     hours = (card.data_end - card.data_start).total_seconds() / 3600
     click.echo(f"{written}: learned from {card.gpus} GPUs over {hours:.1f} h in {len(judge.signals)} signals")
 
@@ -135,6 +197,7 @@ def _telemetry(
     start: datetime | None,
     end: datetime | None,
     step: float,
+    shard: Shard,
 ) -> list[Telemetry]:
     if bool(recordings) == bool(url):
         raise click.UsageError("say where to learn from: either --recording or --prometheus")
@@ -144,14 +207,22 @@ def _telemetry(
         raise click.UsageError("--prometheus needs --start and a later --end")
     first, last = (time.replace(tzinfo=UTC).timestamp() for time in (start, end))
     with Prometheus(url, timeout=60) as prometheus:
-        return [ingest.history(prometheus, wanted, first, last, step)]
+        return [ingest.history(prometheus, wanted, first, last, step, shard)]
 
 
 def _or_exit(action: Callable[[], _T]) -> _T:
     """An expected failure is one sentence on stderr and exit code 1, not a traceback."""
     try:
         return action()
-    except (SignalsError, RecordingError, TrainingError, PrometheusError, auth.TokenError, OSError) as error:
+    except (
+        SignalsError,
+        RecordingError,
+        RegistryError,
+        TrainingError,
+        PrometheusError,
+        auth.TokenError,
+        OSError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 

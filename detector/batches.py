@@ -13,6 +13,7 @@ from detector import topology
 from detector.contexts import SETTLING, contexts
 from detector.features import Scaling, channels, peer_medians, smooth
 from detector.model import Batch
+from detector.stages import stage
 from detector.telemetry import Floats, Telemetry
 from detector.topology import Topology
 
@@ -74,9 +75,11 @@ def prepare(
     """
     rows = {name: row for row, name in enumerate(models)}
     model = np.array([rows.get(gpu.model, len(models)) for gpu in telemetry.gpus], dtype=np.int64)
-    scaled = scaling.apply(readings, model)
-    topologies, context = peers(telemetry, readings, state, first)
-    return Prepared(scaled[:, :, first:], channels(scaled, first), model, topologies, context)
+    with stage("graph"):
+        topologies, context = peers(telemetry, readings, state, first)
+    with stage("features"):
+        scaled = scaling.apply(readings, model)
+        return Prepared(scaled[:, :, first:], channels(scaled, first), model, topologies, context)
 
 
 def peers(
@@ -91,7 +94,7 @@ def peers(
     )
     job = telemetry.job[:, past:]
     topologies = tuple(
-        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step])
+        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
         for step in range(first - past, job.shape[1])
     )
     return topologies, contexts(topology.states(job, activity), topologies)

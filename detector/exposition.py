@@ -1,97 +1,179 @@
-"""The detector's metrics, made anew at every scrape: a score that is stale is not there."""
+"""The detector's metrics: its findings as one text, made once a tick, and its own state, made at every scrape."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from detector.findings import Findings
+from detector.fleet import Fleet
+from detector.lifecycle import LifeCycle
 from detector.state import Counts, Snapshot
+from detector.telemetry import Gpu
 
 STALE_STEPS = 3
-_GPU = ["node", "gpu", "uuid"]
+
+
+class Page:
+    """Turns findings into the exposition format. A fleet's labels seldom change, so they are written once."""
+
+    def __init__(self) -> None:
+        self._gpus: tuple[Gpu, ...] = ()
+        self._labels: list[str] = []
+
+    def write(self, snapshot: Snapshot) -> bytes:
+        found = snapshot.verdicts
+        if found.gpus is not self._gpus:
+            self._gpus, self._labels = found.gpus, [_labels(gpu) for gpu in found.gpus]
+        lines = [
+            *family("stethos_anomaly_score", "0 and up; 1 is the alert threshold."),
+            *self._scores(found),
+            *family("stethos_anomaly_contribution", "Share of the score that a signal has, the largest only."),
+            *self._contributions(found),
+            *family("stethos_anomaly_cause", "What the leading signal of an anomalous GPU points to."),
+            *(
+                f'stethos_anomaly_cause{{{self._labels[row]},cause="{_escaped(cause)}"}} 1'
+                for row, cause in found.causes.items()
+                if cause
+            ),
+            *family("stethos_group_anomaly_score", "Median score of a group's GPUs."),
+            *(
+                f'stethos_group_anomaly_score{{group_type="{kind}",group="{_escaped(name)}"}} {value:.7g}'
+                for (kind, name), value in snapshot.groups.items()
+            ),
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _scores(self, found: Findings) -> list[str]:
+        rows = np.flatnonzero(~np.isnan(found.score)).tolist()
+        labels, scores = self._labels, found.score.tolist()
+        return [f"stethos_anomaly_score{{{labels[row]}}} {scores[row]:.7g}" for row in rows]
+
+    def _contributions(self, found: Findings) -> list[str]:
+        rows, ranks = np.nonzero((found.leading >= 0) & ~np.isnan(found.score)[:, None])
+        names = [_escaped(name) for name in found.names]
+        places, shares = found.leading[rows, ranks].tolist(), found.shares[rows, ranks].tolist()
+        labels = self._labels
+        return [
+            f'stethos_anomaly_contribution{{{labels[row]},signal="{names[place]}"}} {share:.4g}'
+            for row, place, share in zip(rows.tolist(), places, shares, strict=True)
+        ]
 
 
 class DetectorCollector(Collector):
-    """Exposes the newest snapshot while it is fresh, and the detector's own state always."""
+    """The detector's own state."""
 
-    def __init__(
-        self, newest: Callable[[], Snapshot | None], counts: Counts, step: float, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, newest: Callable[[], Snapshot | None], counts: Counts) -> None:
         self._newest = newest
         self._counts = counts
-        self._step = step
-        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._newest()
-        yield from self._about_itself(snapshot)
-        if snapshot and self._clock() - snapshot.at <= STALE_STEPS * self._step:
-            yield from _findings(snapshot)
-
-    def _about_itself(self, snapshot: Snapshot | None) -> Iterator[Metric]:
+        counts = self._counts
         ticks = CounterMetricFamily("stethos_detector_ticks", "Looks at the fleet, by result.", labels=["result"])
-        for result, count in self._counts.ticks.items():
+        for result, count in counts.ticks.items():
             ticks.add_metric([result], count)
         yield ticks
+        yield CounterMetricFamily(
+            "stethos_detector_query_warnings", "Answers of Prometheus that were not complete.", counts.warnings
+        )
         seconds = GaugeMetricFamily(
             "stethos_detector_tick_seconds", "Duration of the last tick's stages.", labels=["stage"]
         )
-        for stage, duration in self._counts.seconds.items():
+        for stage, duration in counts.seconds.items():
             seconds.add_metric([stage], duration)
         yield seconds
-        if snapshot is None:
-            return
-        yield GaugeMetricFamily(
-            "stethos_detector_last_success_timestamp_seconds", "The step that was judged last.", snapshot.at
-        )
-        yield GaugeMetricFamily(
-            "stethos_detector_input_coverage_ratio",
-            "Share of the known readings that the last step held.",
-            snapshot.coverage,
-        )
-        gpus = GaugeMetricFamily("stethos_detector_gpus", "GPUs judged, by what they are judged by.", labels=["basis"])
-        for basis, count in snapshot.basis.items():
-            gpus.add_metric([basis], count)
-        yield gpus
-        model = GaugeMetricFamily(
-            "stethos_detector_model_info", "The model in use and the stage of the start.", labels=["version", "stage"]
-        )
-        model.add_metric([snapshot.version, "peers" if snapshot.version == "none" else "model"], 1)
-        yield model
-        if snapshot.trained_at is not None:
-            yield GaugeMetricFamily(
-                "stethos_detector_model_trained_timestamp_seconds",
-                "When the model in use was trained.",
-                snapshot.trained_at,
-            )
+        snapshot = self._newest()
+        if snapshot is not None:
+            yield from _about(snapshot)
 
 
-def _findings(snapshot: Snapshot) -> Iterator[Metric]:
-    score = GaugeMetricFamily("stethos_anomaly_score", "0 and up; 1 is the alert threshold.", labels=_GPU)
-    contribution = GaugeMetricFamily(
-        "stethos_anomaly_contribution",
-        "Share of the score that a signal has, the largest only.",
-        labels=[*_GPU, "signal"],
+class LifeCollector(Collector):
+    """The models: what serves, what is tried, and what became of the others."""
+
+    def __init__(self, fleet: Fleet, life: LifeCycle | None) -> None:
+        self._fleet = fleet
+        self._life = life
+
+    def collect(self) -> Iterator[Metric]:
+        drift = GaugeMetricFamily(
+            "stethos_detector_drift_ratio",
+            "How much more often than at calibration a signal is far from what was expected.",
+            labels=["signal"],
+        )
+        for signal, ratio in (self._fleet.drift.ratios() if self._fleet.drift else {}).items():
+            drift.add_metric([signal], ratio)
+        yield drift
+        trial = self._fleet.trial
+        tallies = {"office": self._fleet.tally} | ({"shadow": trial.own} if trial else {})
+        alarms = GaugeMetricFamily("stethos_detector_alarms", "Alarms since a model sits there.", labels=["stage"])
+        hours = GaugeMetricFamily("stethos_detector_judged_gpu_hours", "In so many GPU-hours.", labels=["stage"])
+        for stage, tally in tallies.items():
+            alarms.add_metric([stage], tally.alarms)
+            hours.add_metric([stage], tally.gpu_hours)
+        yield from (alarms, hours)
+        if trial:
+            shadow = GaugeMetricFamily("stethos_detector_shadow_info", "The model on trial.", labels=["version"])
+            shadow.add_metric([trial.version], 1)
+            yield shadow
+        if self._life:
+            yield from _life(self._life)
+
+
+def _life(life: LifeCycle) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "stethos_detector_budget_alarms_per_1000_gpu_hours", "False alarms that may be.", life.plan.budget
     )
-    cause = GaugeMetricFamily(
-        "stethos_anomaly_cause", "What the leading signal of an anomalous GPU points to.", labels=[*_GPU, "cause"]
+    events = CounterMetricFamily(
+        "stethos_detector_model_events", "What happened to models, by kind and result.", labels=["kind", "result"]
     )
-    for gpu, verdict in snapshot.verdicts.items():
-        labels = [gpu.node, gpu.gpu, gpu.uuid]
-        score.add_metric(labels, verdict.score)
-        for signal, share in verdict.contributions:
-            contribution.add_metric([*labels, signal], share)
-        if verdict.cause:
-            cause.add_metric([*labels, verdict.cause], 1)
-    yield score
-    yield contribution
-    yield cause
-    group = GaugeMetricFamily(
-        "stethos_group_anomaly_score", "Median score of a group's GPUs.", labels=["group_type", "group"]
+    for kind in ("recalibrate", "retrain", "promote", "reject", "roll_back"):
+        for result in ("ok", "failed") if kind in ("recalibrate", "retrain") else ("ok",):
+            events.add_metric([kind, result], life.events.counts.get((kind, result), 0))
+    yield events
+    if life.events.recalibrated_at is not None:
+        yield GaugeMetricFamily(
+            "stethos_detector_recalibrated_timestamp_seconds",
+            "When the thresholds were last refitted.",
+            life.events.recalibrated_at,
+        )
+
+
+def _about(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "stethos_detector_last_success_timestamp_seconds", "The step that was judged last.", snapshot.at
     )
-    for (kind, name), value in snapshot.groups.items():
-        group.add_metric([kind, name], value)
-    yield group
+    yield GaugeMetricFamily(
+        "stethos_detector_input_coverage_ratio",
+        "Share of the known readings that the last step held.",
+        snapshot.coverage,
+    )
+    gpus = GaugeMetricFamily("stethos_detector_gpus", "GPUs judged, by what they are judged by.", labels=["basis"])
+    for basis, count in snapshot.basis.items():
+        gpus.add_metric([basis], count)
+    yield gpus
+    model = GaugeMetricFamily(
+        "stethos_detector_model_info", "The model in use and the stage of the start.", labels=["version", "stage"]
+    )
+    model.add_metric([snapshot.version, "peers" if snapshot.version == "none" else "model"], 1)
+    yield model
+    if snapshot.trained_at is not None:
+        yield GaugeMetricFamily(
+            "stethos_detector_model_trained_timestamp_seconds",
+            "When the model in use was trained.",
+            snapshot.trained_at,
+        )
+
+
+def family(name: str, meaning: str) -> tuple[str, str]:
+    return f"# HELP {name} {meaning}", f"# TYPE {name} gauge"
+
+
+def _labels(gpu: Gpu) -> str:
+    return f'node="{_escaped(gpu.node)}",gpu="{_escaped(gpu.gpu)}",uuid="{_escaped(gpu.uuid)}"'
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

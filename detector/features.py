@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detector.telemetry import Floats
@@ -34,8 +35,9 @@ class Scaling:
     def apply(self, values: Floats, model: NDArray[np.int64]) -> Floats:
         """values: [signals, gpus, steps], model: [gpus] → robust units, clipped: no outlier swamps the model."""
         centre, spread = self.centre[model].T[:, :, None], self.spread[model].T[:, :, None]
-        scaled: Floats = np.clip((values - centre) / spread, -_CLIP, _CLIP)
-        return scaled
+        scaled: Floats = values - centre
+        scaled /= spread
+        return np.clip(scaled, -_CLIP, _CLIP, out=scaled)
 
 
 def _scale(values: Floats, resolution: Floats) -> tuple[Floats, Floats]:
@@ -58,22 +60,26 @@ def smooth(values: Floats, memory: float, first: int = 0) -> Floats:
     """
     if memory == 0.0:
         return values[..., first:]
-    present = ~np.isnan(values)
-    weights = np.exp(-np.arange(WINDOW) / memory)
-    total = _weighted(np.where(present, values, np.float32(0)), weights, first)
-    weight = _weighted(present.astype(np.float32), weights, first)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: Floats = np.where(weight > 1e-6, total / weight, np.nan).astype(np.float32)
-    return mean
+    rows = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    means = _means(rows, np.exp(-np.arange(WINDOW) / memory), first)
+    return means.reshape(*values.shape[:-1], means.shape[-1])
 
 
-def _weighted(values: Floats, weights: NDArray[np.float64], first: int) -> NDArray[np.float64]:
-    steps = values.shape[-1]
-    out = np.zeros((*values.shape[:-1], steps - first), np.float64)
-    for lag in range(min(len(weights), steps)):
-        start = max(first, lag)
-        out[..., start - first :] += weights[lag] * values[..., start - lag : steps - lag]
-    return out
+@njit(cache=True, nogil=True)
+def _means(rows: Floats, weights: NDArray[np.float64], first: int) -> Floats:
+    """[rows, steps] → the weighted means of step `first` and later; weights by lag."""
+    means = np.full((rows.shape[0], rows.shape[1] - first), np.nan, np.float32)
+    for row in range(rows.shape[0]):
+        for step in range(first, rows.shape[1]):
+            total, weight = 0.0, 0.0
+            for lag in range(min(weights.size, step + 1)):
+                value = rows[row, step - lag]
+                if not np.isnan(value):
+                    total += weights[lag] * value
+                    weight += weights[lag]
+            if weight > 1e-6:
+                means[row, step - first] = total / weight
+    return means
 
 
 def channels(scaled: Floats, first: int = 0) -> Floats:

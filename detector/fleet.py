@@ -2,153 +2,257 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from detector import groups, ingest, registry, verdicts
+from detector import findings, groups, registry, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
-from detector.ingest import Intake
+from detector.ingest import WHOLE, Ingest, Intake
 from detector.promql import Prometheus
 from detector.registry import Card, RegistryError
-from detector.residuals import Judge, PeerJudge, Residuals
+from detector.residuals import Judge, ModelJudge, PeerJudge, Residuals
+from detector.shard import Shard
 from detector.signals import Signals
+from detector.stages import stage
 from detector.state import Counts, Snapshot
+from detector.tally import Drift, Tally
 from detector.telemetry import Floats, Gpu, Telemetry
-from detector.verdicts import MISSING_STEPS, Verdict
+from detector.verdicts import MISSING
 from detector.window import Window
 
 log = structlog.get_logger()
 
-LENGTH = WINDOW + SETTLING + HISTORY + 1  # of the window: every residual with its past, and a counter's first total
+_PAST = WINDOW + SETTLING + 1  # steps that a residual looks back, and a counter's first total
+LENGTH = _PAST + HISTORY  # of the window
 _FITS = 0.5  # share of a model's signals that the fleet must report for the model to serve
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator wants otherwise.
+
+    budget: false alarms per 1,000 GPU-hours, None for what the model was trained for. shard: the share of the fleet to
+    judge. edges: kinds of peers, None for all.
+    """
+
+    budget: float | None = None
+    shard: Shard = WHOLE
+    edges: frozenset[str] | None = None
+
+
+DEFAULTS = Wishes()
 
 
 class Fleet:
     """The detector's memory between ticks: the window, the judge in office, and its newest residuals."""
 
-    def __init__(self, prometheus: Prometheus, signals: Signals, models: Path, step: float) -> None:
+    def __init__(
+        self, prometheus: Prometheus, signals: Signals, models: Path, step: float, wishes: Wishes = DEFAULTS
+    ) -> None:
         self.counts = Counts()
         self._prometheus = prometheus
         self._signals = signals
         self._models = models
         self._window = Window(LENGTH, step)
+        self._ingest = Ingest(prometheus, signals, self._window, wishes.shard)
+        self._wishes = wishes
+        self._now = 0.0
         self._refused: set[str] = set()
-        self._model: Judge | None = None
+        self._model: ModelJudge | None = None
         self._card: Card | None = None
-        self._judged: tuple[tuple[Judge, tuple[Gpu, ...]], Residuals] | None = None
+        self._chair = Chair()
+        self._second: tuple[ModelJudge, Chair] | None = None
+        self.trial: Trial | None = None
+        self.tally = Tally(step)
+        self.drift: Drift | None = None
+        self.in_office_since = 0.0
+
+    @property
+    def gpus(self) -> int:
+        """How many are known."""
+        return len(self._window.gpus)
+
+    @property
+    def office(self) -> Path | None:
+        """Where the model in office lies."""
+        return self._models / self._card.version if self._card else None
+
+    def second(self, version: Path | None) -> None:
+        """Let a second model judge the same steps, unseen; None ends that. Raises RegistryError."""
+        self.trial, self._second = None, None
+        if version is not None:
+            model, card = registry.read(version)
+            self._second = self._within_budget(model), Chair()
+            self.trial = Trial(version.name, card, self._now, Tally(self._window.step), Tally(self._window.step))
 
     def tick(self, now: float) -> Snapshot:
         """Judge the newest full step before `now`. Raises PrometheusError."""
-        with self._timed("ingest"):
-            intake = ingest.pull(self._prometheus, self._signals, self._window, now)
-            self._forget(intake)
-        with self._timed("model"):
-            self._newest_model()
-            telemetry = self._window.telemetry()
-            if not telemetry.gpus:
-                return Snapshot.empty(intake.at)
-            judge = self._judge(telemetry)
-            residuals = self._judge_new_steps(judge, telemetry, intake.steps)
-        with self._timed("verdict"):
-            found, basis = self._verdicts(judge, residuals.own, telemetry, intake)
-            shared = verdicts.ratios(residuals.shared, judge.signals, judge.shared)
-            return Snapshot(
-                at=float(telemetry.timestamps[-1]),
-                verdicts=found,
-                groups=groups.scores(shared, telemetry),
-                basis=basis,
-                coverage=_coverage(telemetry),
-                version=self._card.version if self._card and judge is self._model else "none",
-                trained_at=self._card.trained_at.timestamp() if self._card and judge is self._model else None,
-            )
+        self._now = now
+        try:
+            intake = self._ingest.pull(now)
+        finally:
+            self.counts.warnings = self._prometheus.warnings
+        self._forget(intake)
+        self._begin_anew(intake.steps)
+        self._newest_model()
+        telemetry = replace(self._window.telemetry(), edges=self._wishes.edges)
+        if not telemetry.gpus:
+            return Snapshot.empty(intake.at)
+        judge = self._judge(telemetry)
+        with stage("model"):
+            residuals = self._chair.judge(judge, telemetry, intake.steps)
+        with stage("score"):
+            watched = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
+            silence = self._window.silence()
+            ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
+            found = findings.find(telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched)
+            missing = sum(cause == MISSING for cause in found.causes.values())
+            together = groups.scores(verdicts.ratios(residuals.shared, judge.signals, judge.shared), telemetry)
+        if intake.steps and isinstance(judge, ModelJudge):
+            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
+        served = self._card if self._card and judge is self._model else None
+        return Snapshot(
+            at=float(telemetry.timestamps[-1]),
+            verdicts=found,
+            groups=together,
+            basis={"model": 0, "peers": 0, "rules": missing} | {judge.basis: len(found) - missing},
+            coverage=self._window.coverage(),
+            version=served.version if served else "none",
+            trained_at=served.trained_at.timestamp() if served else None,
+        )
+
+    def _count(self, judge: ModelJudge, residuals: Residuals, score: Floats, telemetry: Telemetry, steps: int) -> None:
+        """Keep the accounts of the model in office, and of the one beside it over the same steps."""
+        at = float(telemetry.timestamps[-1])
+        self.tally.add(telemetry.gpus, score, at)
+        if self.drift is None:
+            self.drift = Drift(judge.signals)
+        self.drift.add(residuals.own[..., -1])
+        if self._second and self.trial:
+            with stage("shadow"):
+                other, chair = self._second
+                theirs = chair.judge(other, telemetry, steps)
+                ratios = verdicts.ratios(theirs.own, other.signals, other.own)
+                self.trial.own.add(telemetry.gpus, findings.worst(ratios), at)
+            self.trial.office.add(telemetry.gpus, score, at)
 
     def _forget(self, intake: Intake) -> None:
         """GPUs long silent on nodes that nobody scrapes any more have left the fleet."""
-        silence = self._window.silence()
-        gone = {key for key, steps in silence.items() if steps >= self._window.length and key[0] not in intake.scraped}
+        silent = np.flatnonzero(self._window.silence() >= self._window.length).tolist()
+        keys = list(self._window.gpus) if silent else []
+        gone = {keys[row] for row in silent if keys[row][0] not in intake.scraped}
         if gone:
             log.info("GPUs left the fleet", gpus=sorted("/".join(key) for key in gone))
             self._window.forget(gone)
 
+    def _begin_anew(self, steps: int) -> None:
+        """A GPU whose limit was set anew is another GPU: its own past says nothing, its peers still do."""
+        changed = self._window.begin_anew(self._signals.restart, steps)
+        if len(changed):
+            keys = list(self._window.gpus)
+            log.info("own history begins anew", gpus=sorted("/".join(keys[row]) for row in changed.tolist()))
+            self._chair.forget(changed)
+            if self._second:
+                self._second[1].forget(changed)
+
     def _newest_model(self) -> None:
         """Take up the newest version that loads. A damaged one is refused once, and the one before serves."""
         for version in registry.versions(self._models):
-            if self._card and version.name <= self._card.version:
+            if self._card and version.name == self._card.version:
                 return
             if version.name in self._refused:
                 continue
             try:
-                self._model, self._card = registry.read(version)
+                model, self._card = registry.read(version)
             except RegistryError as error:
                 self._refused.add(version.name)
                 log.error("model refused", error=str(error))
             else:
+                self._model = self._within_budget(model)
+                self.tally, self.drift, self.in_office_since = Tally(self._window.step), None, self._now
                 log.info("model in use", version=version.name)
                 return
 
+    def _within_budget(self, model: ModelJudge) -> ModelJudge:
+        return model if self._wishes.budget is None else model.within(self._wishes.budget)
+
     def _judge(self, telemetry: Telemetry) -> Judge:
-        reported = {
-            signal.name
-            for signal, values in zip(telemetry.signals, telemetry.values, strict=True)
-            if not np.isnan(values).all()
-        }
+        reported = self._window.reported()
         model = self._model
         if model and self._card:
             known = sum(signal.name in reported for signal in model.signals) >= _FITS * len(model.signals)
             if known and {gpu.model for gpu in telemetry.gpus} & set(self._card.models):
                 return model
-        previous = self._judged[0][0] if self._judged else None
+        previous = self._chair.sitting
         if isinstance(previous, PeerJudge) and previous.signals == telemetry.signals:
             return previous
         return PeerJudge(telemetry.signals, (self._signals.activity, self._signals.effort))
 
-    def _judge_new_steps(self, judge: Judge, telemetry: Telemetry, steps: int) -> Residuals:
-        """The newest HISTORY residuals; only steps not judged before are computed."""
-        known = self._judged
-        office = judge, telemetry.gpus
-        new = min(steps, HISTORY) if known and known[0][0] is judge and known[0][1] == telemetry.gpus else HISTORY
-        residuals = judge.residuals(telemetry, LENGTH - new) if new else None
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A second model on the live steps since a time (Unix seconds): its accounts, and the office's meanwhile."""
+
+    version: str
+    card: Card
+    since: float
+    own: Tally
+    office: Tally
+
+
+class Chair:
+    """Where a judge sits, with its newest residuals: only steps not judged before are computed."""
+
+    def __init__(self) -> None:
+        self._judged: _Judged | None = None
+
+    @property
+    def sitting(self) -> Judge | None:
+        return self._judged.judge if self._judged else None
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """Drop the residuals of these GPUs."""
+        if self._judged:
+            residuals = Residuals(self._judged.residuals.own.copy(), self._judged.residuals.shared.copy())
+            known = rows[rows < residuals.own.shape[1]]
+            residuals.own[:, known], residuals.shared[:, known] = np.nan, np.nan
+            self._judged = replace(self._judged, residuals=residuals)
+
+    def judge(self, judge: Judge, telemetry: Telemetry, steps: int) -> Residuals:
+        """The newest HISTORY residuals, `steps` of them new."""
+        known = self._judged if self._judged and self._judged.judge is judge else None
+        new = min(steps, HISTORY) if known else HISTORY
+        residuals = judge.residuals(telemetry.newest(_PAST + new), _PAST) if new else None
         if known and new < HISTORY:
-            residuals = known[1].followed_by(residuals, HISTORY) if residuals else known[1]
+            past = known.of(telemetry.gpus)
+            residuals = past.followed_by(residuals, HISTORY) if residuals else past
         assert residuals is not None
-        self._judged = office, residuals
+        self._judged = _Judged(judge, telemetry.gpus, residuals)
         return residuals
 
-    def _verdicts(
-        self, judge: Judge, own: Floats, telemetry: Telemetry, intake: Intake
-    ) -> tuple[dict[Gpu, Verdict], dict[str, int]]:
-        """A verdict for every GPU that reports, and for those that are missed. The others get no score at all."""
-        silence = self._window.silence()
-        basis = {"model": 0, "peers": 0, "rules": 0}
-        found: dict[Gpu, Verdict] = {}
-        judged = verdicts.judge(own, judge.signals, judge.own)
-        for gpu, verdict in zip(telemetry.gpus, judged, strict=True):
-            silent = silence[gpu.node, gpu.gpu]
-            if silent >= MISSING_STEPS:
-                if gpu.node in intake.answering:
-                    found[gpu] = verdicts.missing(silent)
-                    basis["rules"] += 1
-            else:
-                found[gpu] = verdict or Verdict(0.0)
-                basis[judge.basis if verdict else "rules"] += 1
-        return found, basis
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.counts.seconds[stage] = time.perf_counter() - begin
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The newest residuals: by whom, and of which GPUs."""
 
+    judge: Judge
+    gpus: tuple[Gpu, ...]
+    residuals: Residuals
 
-def _coverage(telemetry: Telemetry) -> float:
-    """Of the readings that came within the window, the share that came in the newest step."""
-    ever = ~np.isnan(telemetry.values).all(axis=-1)
-    now = ~np.isnan(telemetry.values[..., -1])
-    return float(now.sum() / ever.sum()) if ever.any() else 0.0
+    def of(self, gpus: tuple[Gpu, ...]) -> Residuals:
+        """The same for another fleet: who is new, or was exchanged, has no past."""
+        if gpus == self.gpus:
+            return self.residuals
+        rows = {gpu: row for row, gpu in enumerate(self.gpus)}
+        here = np.array([rows.get(gpu, -1) for gpu in gpus], np.int64)
+        own, shared = (
+            np.where(here[:, None] >= 0, past[:, here], np.float32(np.nan))
+            for past in (self.residuals.own, self.residuals.shared)
+        )
+        return Residuals(own, shared)

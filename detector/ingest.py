@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from detector.promql import Prometheus, Series
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from detector.matrix import Labels, Matrix
+from detector.promql import Prometheus
+from detector.shard import Shard
 from detector.signals import Query, Signal, Signals
-from detector.telemetry import Gpu, Telemetry
-from detector.window import Key, Window
+from detector.stages import stage
+from detector.telemetry import IDLE, Gpu, Telemetry
+from detector.window import Key, Rows, Window
+
+log = structlog.get_logger()
 
 _LABELS = "node, gpu, uuid, model, rack"
+_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^{}]*)\})?$")
+_SEEK_EVERY = 60  # ticks
 _PIECE = 5000  # steps per query: Prometheus refuses more than 11,000 points a series
 _AGAIN = 2  # steps read once more each time, for samples that came late
+WHOLE = Shard()
+_AT_ONCE = 4  # queries: enough to keep a server busy while an answer is parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +41,110 @@ class Intake:
     answering: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where the series of an answer belong: valid for the same label sets and the same numbering of the window."""
+
+    labels: tuple[Labels, ...]
+    generation: int
+    parts: tuple[tuple[Signal, NDArray[np.bool_] | None], ...]  # the series of each signal; None is all of them
+    rows: Rows
+
+
+class Ingest:
+    """Keeps a window up to date with a Prometheus."""
+
+    def __init__(self, prometheus: Prometheus, signals: Signals, window: Window, shard: Shard = WHOLE) -> None:
+        self._shard = shard
+        self._prometheus = prometheus
+        self._signals = signals
+        self._window = window
+        self._placed: dict[str, _Placed] = {}
+        self._nodes: frozenset[str] | None = None  # those of the shard, None for all
+        self._until_sought = 0
+        self._job_rows: tuple[tuple[Labels, ...], int, Rows] | None = None
+
+    def pull(self, now: float) -> Intake:
+        """Bring the window up to `now`. Raises PrometheusError, and then leaves the window as it was."""
+        window, signals = self._window, self._signals
+        end = newest_step(now, window.step)
+        if window.newest is not None and end < window.newest - _AGAIN * window.step:
+            log.warning("the clock was set back", seconds=window.newest - end)
+            window.clear()
+        behind = window.length if window.newest is None else round((end - window.newest) / window.step)
+        start = end - (min(window.length, max(behind, 0) + _AGAIN) - 1) * window.step
+        self._seek_nodes(end)
+        asked = [(_aggregated(query, self._nodes), start) for query in signals.queries]
+        asked += [(signals.jobs, start), (signals.targets, end)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = list(pool.map(lambda one: self._prometheus.range(one[0], one[1], end, window.step), asked))
+        with stage("ingest"):
+            *read, jobs, targets = answers
+            moved = window.advance(end)
+            for query, answer in zip(signals.queries, read, strict=True):
+                self._write(query, answer)
+            self._write_jobs(jobs)
+            up = _up(targets)
+        return Intake(end, moved, frozenset(up), frozenset(node for node, answers in up.items() if answers))
+
+    def _seek_nodes(self, end: float) -> None:
+        """Now and then, which nodes the shard has: so a new rack is found, and Prometheus is asked for no others."""
+        if self._shard.of == 1:
+            return
+        if self._until_sought == 0:
+            self._nodes = nodes_of(self._prometheus, self._signals, end, self._window.step, self._shard)
+            self._until_sought = _SEEK_EVERY
+        self._until_sought -= 1
+
+    def _write(self, query: Query, answer: Matrix) -> None:
+        if not answer.labels:
+            return
+        placed = self._placed.get(query.promql)
+        if placed is None or placed.labels is not answer.labels or placed.generation != self._window.generation:
+            placed = self._placed[query.promql] = self._place(query, answer.labels)
+        rows = placed.rows[answer.series]
+        for signal, mine in placed.parts:
+            if mine is None:
+                self._window.write(signal.name, rows, answer.timestamps, answer.values)
+            else:
+                of = mine[answer.series]
+                self._window.write(signal.name, rows[of], answer.timestamps[of], answer.values[of])
+
+    def _place(self, query: Query, labels: tuple[Labels, ...]) -> _Placed:
+        gpus = [_gpu(each) for each in labels]
+        if query.signal is not None:
+            parts: tuple[tuple[Signal, NDArray[np.bool_] | None], ...] = ((query.signal, None),)
+        else:
+            names = np.array([each.get(query.expand or "", "") for each in labels])
+            parts = tuple((Signal(str(name)), names == name) for name in dict.fromkeys(names.tolist()))
+        self._window.include((signal for signal, _ in parts), filter(self._shard.has, gpus))
+        rows = self._window.rows((gpu.node, gpu.gpu) for gpu in gpus)
+        return _Placed(labels, self._window.generation, parts, rows)
+
+    def _write_jobs(self, jobs: Matrix) -> None:
+        known = self._job_rows
+        if known is None or known[0] is not jobs.labels or known[1] != self._window.generation:
+            rows = self._window.rows(_key(labels) for labels in jobs.labels)
+            known = self._job_rows = jobs.labels, self._window.generation, rows
+        numbers = self._window.jobs(labels.get("job", "") for labels in jobs.labels)
+        self._window.write_job(known[2][jobs.series], numbers[jobs.series], jobs.timestamps)
+
+
 def newest_step(now: float, step: float) -> float:
     """The last full step before `now`: aligned, so that every detector of a fleet asks for the same times."""
     return math.floor(now / step) * step
 
 
-def pull(prometheus: Prometheus, signals: Signals, window: Window, now: float) -> Intake:
-    """Bring the window up to `now`. Raises PrometheusError, and then leaves the window as it was."""
-    end = newest_step(now, window.step)
-    behind = window.length if window.newest is None else round((end - window.newest) / window.step)
-    start = end - (min(window.length, behind + _AGAIN) - 1) * window.step
-    read = [(query, prometheus.range(_aggregated(query), start, end, window.step)) for query in signals.queries]
-    jobs = prometheus.range(signals.jobs, start, end, window.step)
-    targets = prometheus.range(signals.targets, end, end, window.step)
-
-    moved = window.advance(end)
-    found = [(signal, _gpu(series), series) for query, rows in read for signal, series in _named(query, rows)]
-    window.include((signal for signal, _, _ in found), (gpu for _, gpu, _ in found))
-    for signal, gpu, series in found:
-        window.write(signal.name, (gpu.node, gpu.gpu), series.timestamps, series.values)
-    for series in jobs:
-        window.write_job(_key(series), series.labels.get("job", ""), series.timestamps)
-    up = {series.labels.get("node", ""): series.values[-1] == 1 for series in targets}
-    return Intake(end, moved, frozenset(up), frozenset(node for node, answers in up.items() if answers))
-
-
-def history(prometheus: Prometheus, signals: Signals, start: float, end: float, step: float) -> Telemetry:
+def history(
+    prometheus: Prometheus, signals: Signals, start: float, end: float, step: float, shard: Shard = WHOLE
+) -> Telemetry:
     """A stretch of the past as telemetry, to train on or to score. Raises PrometheusError."""
     steps = int((end - start) / step) + 1
     window = Window(steps, step)
     for first in range(0, steps, _PIECE):
         last = min(first + _PIECE, steps) - 1
         piece = Window(last - first + 1, step)
-        pull(prometheus, signals, piece, newest_step(start, step) + last * step)
+        Ingest(prometheus, signals, piece, shard).pull(newest_step(start, step) + last * step)
         _append(window, piece)
     return window.telemetry()
 
@@ -66,32 +153,50 @@ def _append(window: Window, piece: Window) -> None:
     telemetry = piece.telemetry()
     window.advance(float(telemetry.timestamps[-1]))
     window.include(telemetry.signals, telemetry.gpus)
-    for row, signal in enumerate(telemetry.signals):
-        for column, gpu in enumerate(telemetry.gpus):
-            window.write(signal.name, (gpu.node, gpu.gpu), telemetry.timestamps, telemetry.values[row, column])
-    for column, gpu in enumerate(telemetry.gpus):
-        for index, name in enumerate(telemetry.jobs):
-            at = telemetry.timestamps[telemetry.job[column] == index]
-            if len(at):
-                window.write_job((gpu.node, gpu.gpu), name, at)
+    rows = window.rows((gpu.node, gpu.gpu) for gpu in telemetry.gpus)
+    for signal, plane in zip(telemetry.signals, telemetry.values, strict=True):
+        row, step = np.nonzero(~np.isnan(plane))
+        window.write(signal.name, rows[row], telemetry.timestamps[step], plane[row, step].astype(np.float64))
+    row, step = np.nonzero(telemetry.job != IDLE)
+    window.write_job(rows[row], window.jobs(telemetry.jobs)[telemetry.job[row, step]], telemetry.timestamps[step])
 
 
-def _aggregated(query: Query) -> str:
+def _up(targets: Matrix) -> dict[str, bool]:
+    """Whether each node that is scraped answers, by the newest sample."""
+    newest = {series: index for index, series in enumerate(targets.series.tolist())}
+    return {targets.labels[series].get("node", ""): targets.values[index] == 1 for series, index in newest.items()}
+
+
+def nodes_of(prometheus: Prometheus, signals: Signals, at: float, step: float, shard: Shard) -> frozenset[str]:
+    """The nodes of a shard, by what reports any signal at that time. Raises PrometheusError."""
+    labels = [
+        labels
+        for query in signals.queries
+        for labels in prometheus.range(f"group by (node, rack) ({query.promql})", at, at, step).labels
+    ]
+    return frozenset(gpu.node for gpu in map(_gpu, labels) if shard.has(gpu))
+
+
+def _aggregated(query: Query, nodes: frozenset[str] | None = None) -> str:
     """The query with every label aggregated away that the detector does not use: answers stay small."""
     labels = f"{_LABELS}, {query.expand}" if query.expand else _LABELS
-    return f"max by ({labels}) ({query.promql})"
+    return f"max by ({labels}) ({query.promql if nodes is None else _narrowed(query.promql, nodes)})"
 
 
-def _named(query: Query, rows: list[Series]) -> list[tuple[Signal, Series]]:
-    if query.signal is not None:
-        return [(query.signal, series) for series in rows]
-    return [(Signal(series.labels.get(query.expand or "", "")), series) for series in rows]
+def _narrowed(promql: str, nodes: frozenset[str]) -> str:
+    """The expression for these nodes only: by a matcher where it is a plain selector, else by joining."""
+    matcher = f"node=~{json.dumps('|'.join(map(re.escape, sorted(nodes) or ['none of them'])))}"
+    plain = _SELECTOR.match(promql.strip())
+    if plain:
+        others = f"{plain[2].strip().rstrip(',')}," if plain[2] and plain[2].strip() else ""
+        return f"{plain[1]}{{{others}{matcher}}}"
+    return f"({promql}) and on (node) group by (node) (up{{{matcher}}})"
 
 
-def _gpu(series: Series) -> Gpu:
-    label = series.labels.get
+def _gpu(labels: Labels) -> Gpu:
+    label = labels.get
     return Gpu(label("node", ""), label("gpu", ""), label("uuid", ""), label("model", ""), label("rack", ""))
 
 
-def _key(series: Series) -> Key:
-    return series.labels.get("node", ""), series.labels.get("gpu", "")
+def _key(labels: Labels) -> Key:
+    return labels.get("node", ""), labels.get("gpu", "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +15,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from detector.calibration import Thresholds
+from detector.budget import Tail
 from detector.contexts import ContextScale
 from detector.features import Scaling
 from detector.model import PeerReconstruction
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 1
+FORMAT = 2
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
 
 class RegistryError(Exception):
@@ -48,6 +51,9 @@ class Card(BaseModel):
     signals: tuple[Signal, ...]
     models: tuple[str, ...]
     state: tuple[str, str]
+    parent: str | None = None  # the version whose network this one has, recalibrated
+    rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
+    rebuild_error_before: float | None = None
 
 
 def write(folder: Path, judge: ModelJudge, card: Card) -> Path:
@@ -87,7 +93,25 @@ def versions(folder: Path) -> list[Path]:
     """The versions in a folder, newest first. Names start with the time of training, so names sort by age."""
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), reverse=True)
+    return sorted((place for place in folder.iterdir() if _NAME.match(place.name) and place.is_dir()), reverse=True)
+
+
+def move(version: Path, folder: Path) -> None:
+    """Bring a version to another folder, all at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.replace(version, folder / version.name)
+
+
+def reject(version: Path, folder: Path, reason: str) -> None:
+    """Put a version aside with the reason why it does not serve."""
+    (version / "reason.txt").write_text(reason + "\n")
+    move(version, folder)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Only the newest `keep` versions stay."""
+    for version in versions(folder)[keep:]:
+        shutil.rmtree(version)
 
 
 def name(weights: bytes, trained_at: datetime) -> str:
@@ -99,12 +123,12 @@ def pack(judge: ModelJudge) -> bytes:
     tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
     tensors["scaling.centre"] = torch.from_numpy(judge.scaling.centre)
     tensors["scaling.spread"] = torch.from_numpy(judge.scaling.spread)
-    for name, scale, thresholds in (
-        ("own", judge.own_scale, judge.own),
-        ("shared", judge.shared_scale, judge.shared),
+    for name, scale, tail in (
+        ("own", judge.own_scale, judge.own_tail),
+        ("shared", judge.shared_scale, judge.shared_tail),
     ):
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
-        tensors[f"{name}.thresholds"] = torch.from_numpy(thresholds.values)
+        tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
     return save({key: value.contiguous() for key, value in tensors.items()})
 
 
@@ -114,6 +138,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     network = PeerReconstruction(state["masks"], state["by_effort"], len(card.models))
     network.load_state_dict(state)
+    own, shared = Tail(tensors["own.tail"].numpy()), Tail(tensors["shared.tail"].numpy())
     return ModelJudge(
         card.version,
         card.signals,
@@ -123,6 +148,8 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         network,
         ContextScale(tensors["own.scale"].numpy()),
         ContextScale(tensors["shared.scale"].numpy()),
-        Thresholds(tensors["own.thresholds"].numpy()),
-        Thresholds(tensors["shared.thresholds"].numpy()),
+        own.thresholds(card.budget_per_1000_gpu_hours),
+        shared.thresholds(card.budget_per_1000_gpu_hours),
+        own,
+        shared,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector.batches import Prepared, peers, prepare
+from detector.budget import Tail
 from detector.calibration import Thresholds
 from detector.contexts import ContextScale, idle, unsettled
 from detector.features import Scaling
@@ -130,7 +131,23 @@ class ModelJudge:
     shared_scale: ContextScale
     own: Thresholds
     shared: Thresholds
+    own_tail: Tail
+    shared_tail: Tail
     basis: str = "model"
+
+    def errors(self, telemetry: Telemetry, first: int) -> Floats:
+        """How far the rebuilt signals are off, in their units: float32 [signals, gpus, steps], NaN where absent."""
+        ordered = aligned(telemetry, self.signals)
+        readings = clean(ordered.signals, ordered.values)
+        prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
+        # Above any scale that the network gives, so that all is divided by the same.
+        unit = np.full((len(self.models) + 1, len(self.signals)), 1e3, np.float32)
+        found: Floats = np.abs(rebuild(self.network, prepared, unit)) * np.float32(1e3)
+        return found * self.scaling.spread[prepared.model].T[:, :, None]
+
+    def within(self, budget: float) -> ModelJudge:
+        """The same judge for another budget: false alarms per 1,000 GPU-hours."""
+        return replace(self, own=self.own_tail.thresholds(budget), shared=self.shared_tail.thresholds(budget))
 
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)
@@ -201,4 +218,4 @@ def aligned(telemetry: Telemetry, signals: tuple[Signal, ...]) -> Telemetry:
     for row, signal in enumerate(signals):
         if signal.name in names:
             values[row] = telemetry.values[names.index(signal.name)]
-    return Telemetry(signals, telemetry.gpus, telemetry.timestamps, values, telemetry.job, telemetry.jobs)
+    return replace(telemetry, signals=signals, values=values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -17,9 +17,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from detector import stages
 from detector.auth import BearerToken
-from detector.exposition import STALE_STEPS, DetectorCollector
+from detector.exposition import STALE_STEPS, DetectorCollector, LifeCollector, Page
 from detector.fleet import Fleet
+from detector.lifecycle import LifeCycle
 from detector.promql import PrometheusError
 from detector.state import Snapshot
 
@@ -29,19 +31,29 @@ log = structlog.get_logger()
 class Service:
     """Runs the ticks and keeps the newest snapshot."""
 
-    def __init__(self, fleet: Fleet, step: float) -> None:
+    def __init__(
+        self, fleet: Fleet, step: float, life: LifeCycle | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.life = life
+        self._clock = clock
         self.snapshot: Snapshot | None = None
         self._fleet = fleet
         self._step = step
         self._failing: str | None = None
+        self._page = Page()
+        self._findings = b""
         self.registry = CollectorRegistry()
-        self.registry.register(DetectorCollector(lambda: self.snapshot, fleet.counts, step))
+        self.registry.register(DetectorCollector(lambda: self.snapshot, fleet.counts))
+        self.registry.register(LifeCollector(fleet, life))
         ProcessCollector(registry=self.registry)
 
     def tick(self) -> None:
         """One look at the fleet. A failure is logged when it begins and when it ends, and counted each time."""
+        stages.taken()
         try:
-            self.snapshot = self._fleet.tick(time.time())
+            self.publish(self._fleet.tick(self._clock()))
+            if self.life:
+                self.life.review()
         except PrometheusError as error:
             self._fleet.counts.ticks["failed"] += 1
             if self._failing is None:
@@ -54,9 +66,21 @@ class Service:
             self._failing = repr(error)
         else:
             self._fleet.counts.ticks["ok"] += 1
+            self._fleet.counts.seconds = stages.taken()
             if self._failing is not None:
                 log.info("telemetry is back")
             self._failing = None
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make this the newest snapshot."""
+        with stages.stage("publish"):
+            findings = self._page.write(snapshot)
+        self.snapshot, self._findings = snapshot, findings
+
+    def metrics(self) -> bytes:
+        """The page: what is known of the fleet while it is fresh, and the detector's own state always."""
+        fresh = self.snapshot is not None and self._age(self.snapshot) <= STALE_STEPS * self._step
+        return generate_latest(self.registry) + (self._findings if fresh else b"")
 
     def unready(self) -> str | None:
         """Why the scores cannot be relied on; None when they can."""
@@ -64,8 +88,12 @@ class Service:
             return self._failing
         if self.snapshot is None:
             return "the fleet has not been looked at yet"
-        age = time.time() - self.snapshot.at
+        age = self._age(self.snapshot)
         return f"the last look was {age:.0f} s ago" if age > STALE_STEPS * self._step else None
+
+    def _age(self, snapshot: Snapshot) -> float:
+        """Seconds between the snapshot and now. One from the future, before the clock was set back, is as stale."""
+        return abs(self._clock() - snapshot.at)
 
 
 def application(service: Service, step: float, token: str | None) -> Starlette:
@@ -78,14 +106,21 @@ def application(service: Service, step: float, token: str | None) -> Starlette:
             service.tick, "interval", seconds=step, next_run_time=datetime.now(UTC), max_instances=1, coalesce=True,
             misfire_grace_time=None,
         )  # fmt: skip
+        life = service.life
+        if life:
+            for job, hours in ((life.recalibrate, life.plan.recalibrate), (life.retrain, life.plan.retrain)):
+                if hours:
+                    scheduler.add_job(job, "interval", hours=hours, coalesce=True, misfire_grace_time=None)
         scheduler.start()
         try:
             yield
         finally:
             scheduler.shutdown()
+            if life:
+                life.close()
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -61,6 +61,7 @@ class _File(BaseModel):
     ignore: list[str] = []
     jobs: str
     targets: str
+    restart: list[str] = []
     signals: list[_Entry]
 
 
@@ -103,6 +104,7 @@ class Signals:
     ignore: frozenset[str]
     jobs: str
     targets: str
+    restart: tuple[str, ...] = ()
 
     def describe(self, name: str) -> Signal:
         """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
@@ -128,7 +130,12 @@ def load(path: Path = DEFAULT) -> Signals:
         if names.count(name) > 1:
             raise SignalsError(f"{path}: the signal {name!r} is listed twice")
     queries = tuple(Query(entry.query, _signal(entry), entry.expand) for entry in file.signals)
-    return Signals(queries, file.activity, file.effort, frozenset(file.ignore), file.jobs, file.targets)
+    for name in file.restart:
+        if name not in names:
+            raise SignalsError(f"{path}: restart names {name!r}, which is not a signal")
+    return Signals(
+        queries, file.activity, file.effort, frozenset(file.ignore), file.jobs, file.targets, tuple(file.restart)
+    )
 
 
 def _signal(entry: _Entry) -> Signal | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from detector.telemetry import Gpu
-from detector.verdicts import Verdict
+from detector.findings import Findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,7 @@ class Snapshot:
     """
 
     at: float
-    verdicts: Mapping[Gpu, Verdict]
+    verdicts: Findings
     groups: Mapping[tuple[str, str], float]
     basis: Mapping[str, int]
     coverage: float
@@ -28,7 +27,7 @@ class Snapshot:
     @classmethod
     def empty(cls, at: float) -> Snapshot:
         """Prometheus answers, and knows no GPU."""
-        return cls(at, {}, {}, {"model": 0, "peers": 0, "rules": 0}, 0.0, "none", None)
+        return cls(at, Findings.none(), {}, {"model": 0, "peers": 0, "rules": 0}, 0.0, "none", None)
 
 
 @dataclass(slots=True)
@@ -36,4 +35,5 @@ class Counts:
     """What adds up over the life of the process."""
 
     ticks: dict[str, int] = field(default_factory=lambda: {"ok": 0, "failed": 0})
-    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detector.signals import Signal
@@ -31,6 +32,7 @@ class Telemetry:
     values: float32 [signals, gpus, steps], NaN where nothing was reported; counters are still totals.
     job: int32 [gpus, steps], an index into `jobs`, or IDLE.
     timestamps: float64 [steps], Unix seconds.
+    edges: the kinds of peers to compare with, of topology.KINDS; None for all.
     """
 
     signals: tuple[Signal, ...]
@@ -39,11 +41,21 @@ class Telemetry:
     values: Floats
     job: NDArray[np.int32]
     jobs: tuple[str, ...]
+    edges: frozenset[str] | None = None
 
     @property
     def step(self) -> float:
         """Seconds from one sample to the next."""
         return float(np.median(np.diff(self.timestamps))) if len(self.timestamps) > 1 else 1.0
+
+    def newest(self, steps: int) -> Telemetry:
+        """A view of the last `steps` steps."""
+        return replace(
+            self,
+            timestamps=self.timestamps[-steps:],
+            values=self.values[..., -steps:],
+            job=self.job[:, -steps:],
+        )
 
 
 def clean(signals: tuple[Signal, ...], values: Floats) -> Floats:
@@ -51,21 +63,25 @@ def clean(signals: tuple[Signal, ...], values: Floats) -> Floats:
 
     values: [signals, gpus, steps]. The first step of a counter is absent: its increase is not known.
     """
-    cleaned = np.where(np.isfinite(values), values, np.float32(np.nan))
+    cleaned = np.empty(values.shape, np.float32)
+    unbounded = (-np.inf, np.inf)
     for index, signal in enumerate(signals):
-        if signal.range is not None:
-            low, high = signal.range
-            plane = cleaned[index]
-            plane[(plane < low) | (plane > high)] = np.nan
-        if signal.kind == "counter":
-            cleaned[index] = _increase(cleaned[index])
+        _clean(values[index], *(signal.range or unbounded), signal.kind == "counter", cleaned[index])
     return cleaned
 
 
-def _increase(total: Floats) -> Floats:
-    increase = np.full_like(total, np.nan)
-    previous, current = total[:, :-1], total[:, 1:]
-    # A total below the last one was reset to zero in between, so all of it is new.
-    increase[:, 1:] = np.where(current >= previous, current - previous, current)
-    increase[:, 1:][np.isnan(previous)] = np.nan
-    return increase
+@njit(cache=True, nogil=True)
+def _clean(values: Floats, low: float, high: float, counter: bool, out: Floats) -> None:
+    """One signal, [gpus, steps]."""
+    for gpu in range(values.shape[0]):
+        previous = np.float32(np.nan)
+        for step in range(values.shape[1]):
+            value = values[gpu, step]
+            if not (np.isfinite(value) and low <= value <= high):
+                value = np.float32(np.nan)
+            if counter:
+                # A total below the last one was reset to zero in between, so all of it is new.
+                out[gpu, step] = value if value < previous else value - previous
+                previous = value
+            else:
+                out[gpu, step] = value

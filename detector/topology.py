@@ -32,11 +32,14 @@ class Groups:
 Topology = dict[str, Groups]
 
 
-def build(gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats) -> Topology:
+def build(
+    gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats, kinds: frozenset[str] | None = None
+) -> Topology:
     """The peer groups of one step.
 
     job: int32 [gpus], the job's index or IDLE. activity, effort: float32 [gpus], the smoothed signals that
-    tell busy from idle and how hard a GPU works; NaN where unknown.
+    tell busy from idle and how hard a GPU works; NaN where unknown. kinds: those to build, None for all; the others
+    are empty.
 
     - `job`: ranks of one job.
     - `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no peers.
@@ -52,12 +55,13 @@ def build(gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats) -> T
     by_effort = everyone[np.argsort(np.nan_to_num(effort, nan=-1.0)[everyone], kind="stable")]
     if not np.isfinite(activity).any() and not np.isfinite(effort).any():
         present = np.ones(count, dtype=bool)
-    return {
+    topology = {
         "job": _group([state], present & (job != IDLE), everyone),
         "node": _group([node, state], present, everyone),
         "rack": _group([rack, model, busy, load], present & (rack >= 0), everyone),
         "load": _group([model, busy, load], present, by_effort),
     }
+    return topology if kinds is None else {kind: topology[kind] if kind in kinds else _nobody(count) for kind in KINDS}
 
 
 def states(job: Ints, activity: Floats) -> NDArray[np.int64]:
@@ -102,11 +106,15 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
     return stacked
 
 
+def _nobody(count: int) -> Groups:
+    return Groups(np.zeros(0, np.int32), np.zeros(1, np.int32), np.full(count, -1, np.int32))
+
+
 def _group(keys: list[NDArray[np.int64]], eligible: NDArray[np.bool_], order: NDArray[np.int64]) -> Groups:
     """GPUs with equal keys, in the given order, as groups of at least MINIMUM."""
     members = order[eligible[order]]
     if len(members) == 0:
-        return Groups(np.zeros(0, np.int32), np.zeros(1, np.int32), np.full(len(eligible), -1, np.int32))
+        return _nobody(len(eligible))
     table = np.stack([key[members] for key in keys])
     sort = np.lexsort(table)
     table, members = table[:, sort], members[sort]

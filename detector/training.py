@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from detector import registry
 from detector.batches import Prepared, prepare
+from detector.budget import Tail
 from detector.calibration import BLOCK, HISTORY, Thresholds, calibrate
+from detector.checkpoint import Checkpoint, fingerprint
 from detector.contexts import ContextScale
 from detector.features import WINDOW, Scaling
 from detector.model import PeerReconstruction, Thinning, laplace_loss
@@ -37,11 +40,12 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """budget: false alarms per 1,000 GPU-hours. iterations: optimiser steps."""
+    """budget: false alarms per 1,000 GPU-hours. iterations: optimiser steps. checkpoint: where a killed run goes on."""
 
     budget: float = 0.1
     iterations: int = 1000
     seed: int = 0
+    checkpoint: Path | None = None
 
 
 def train(
@@ -60,50 +64,123 @@ def train(
     scaling = _fit_scaling(data, splits, signals, models)
     prepared = [prepare(telemetry, readings, scaling, models, state) for telemetry, readings in data]
     network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
-    _optimise(network, prepared, splits, settings, random, progress)
+    run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed)
+    checkpoint = Checkpoint(settings.checkpoint, run)
+    _optimise(network, prepared, splits, settings, random, progress, checkpoint)
+    judge, residual = _calibrated(signals, models, state, scaling, network, data, splits, settings.budget)
+    checkpoint.done()
+    return judge, _card(judge, data, settings.seed, settings.budget, residual)
 
-    held_back = [
-        prepare(telemetry, readings, scaling, models, state, split)
-        for (telemetry, readings), split in zip(data, splits, strict=True)
+
+def recalibrate(
+    judge: ModelJudge, card: Card, recordings: Sequence[Telemetry], budget: float
+) -> tuple[ModelJudge, Card]:
+    """The same network with scales and thresholds of newer telemetry. Raises TrainingError."""
+    _, data = _usable(recordings)
+    data = [
+        (ordered := aligned(telemetry, judge.signals), clean(judge.signals, ordered.values)) for telemetry, _ in data
+    ]
+    firsts = [WINDOW] * len(data)
+    made, residual = _calibrated(
+        judge.signals, judge.models, judge.state, judge.scaling, judge.network, data, firsts, budget
+    )
+    return made, _card(made, data, card.seed, budget, residual).model_copy(update={"parent": card.version})
+
+
+def compare(candidate: ModelJudge, office: ModelJudge, recordings: Sequence[Telemetry]) -> tuple[float, float]:
+    """Both models' rebuild errors on the newest share of the recordings, which the candidate did not train on.
+
+    The mean over the signals that both know, each in the candidate's spreads.
+    """
+    shared = [signal.name for signal in candidate.signals if signal.name in {known.name for known in office.signals}]
+    if not shared:
+        raise TrainingError("the two models have no signal in common")
+    means = []
+    for judge in (candidate, office):
+        rows = [[signal.name for signal in judge.signals].index(name) for name in shared]
+        parts = [
+            judge.errors(telemetry, int(len(telemetry.timestamps) * (1 - _HELD_BACK)))[rows].reshape(len(rows), -1)
+            for telemetry in recordings
+        ]
+        means.append(np.nanmean(np.concatenate(parts, axis=1), axis=1))
+    places = [[signal.name for signal in candidate.signals].index(name) for name in shared]
+    spread = candidate.scaling.spread[-1, places]
+    new, old = (float(np.nanmean(mean / spread)) for mean in means)
+    return new, old
+
+
+def _calibrated(
+    signals: tuple[Signal, ...],
+    models: tuple[str, ...],
+    state: tuple[str, str],
+    scaling: Scaling,
+    network: PeerReconstruction,
+    data: Sequence[tuple[Telemetry, Floats]],
+    firsts: Sequence[int],
+    budget: float,
+) -> tuple[ModelJudge, float]:
+    """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
+    parts = [
+        prepare(telemetry, readings, scaling, models, state, first)
+        for (telemetry, readings), first in zip(data, firsts, strict=True)
     ]
     floor = scale_floor(signals, scaling)
-    shared = [judgeable(rebuild(network, part, floor), signals, part.context) for part in held_back]
-    own = [against_job(residuals, part.topologies) for residuals, part in zip(shared, held_back, strict=True)]
+    shared = [judgeable(rebuild(network, part, floor), signals, part.context) for part in parts]
+    own = [against_job(residuals, part.topologies) for residuals, part in zip(shared, parts, strict=True)]
     step = data[0][0].step
-    usual = [_usual(residuals, held_back, signals, step, settings.budget) for residuals in (own, shared)]
-    (own_scale, own_limit), (shared_scale, shared_limit) = usual
-    trained_at = datetime.now(UTC).replace(microsecond=0)
+    (own_scale, own_tail), (shared_scale, shared_tail) = (_usual(r, parts, signals, step) for r in (own, shared))
     judge = ModelJudge(
-        "", signals, models, state, scaling, network.eval(), own_scale, shared_scale, own_limit, shared_limit
+        "",
+        signals,
+        models,
+        state,
+        scaling,
+        network.eval(),
+        own_scale,
+        shared_scale,
+        own_tail.thresholds(budget),
+        shared_tail.thresholds(budget),
+        own_tail,
+        shared_tail,
     )
+    trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
-    card = Card(
+    return judge, float(np.nanmedian(np.abs(np.concatenate([r.ravel() for r in own]))))
+
+
+def _card(
+    judge: ModelJudge, data: Sequence[tuple[Telemetry, Floats]], seed: int, budget: float, residual: float
+) -> Card:
+    return Card(
         format=registry.FORMAT,
         version=judge.version,
         weights_sha256="",
-        trained_at=trained_at,
+        trained_at=datetime.now(UTC).replace(microsecond=0),
         data_start=_time(min(telemetry.timestamps[0] for telemetry, _ in data)),
         data_end=_time(max(telemetry.timestamps[-1] for telemetry, _ in data)),
         gpus=sum(len(telemetry.gpus) for telemetry, _ in data),
-        step_seconds=step,
-        seed=settings.seed,
-        budget_per_1000_gpu_hours=settings.budget,
-        held_back_residual=float(np.nanmedian(np.abs(np.concatenate([r.ravel() for r in own])))),
-        signals=signals,
-        models=models,
-        state=state,
+        step_seconds=data[0][0].step,
+        seed=seed,
+        budget_per_1000_gpu_hours=budget,
+        held_back_residual=residual,
+        signals=judge.signals,
+        models=judge.models,
+        state=judge.state,
     )
-    return judge, card
 
 
 def _usual(
-    residuals: Sequence[Floats], parts: Sequence[Prepared], signals: tuple[Signal, ...], step: float, budget: float
-) -> tuple[ContextScale, Thresholds]:
-    """What is usual in each context, and the thresholds; of several recordings the more cautious."""
+    residuals: Sequence[Floats], parts: Sequence[Prepared], signals: tuple[Signal, ...], step: float
+) -> tuple[ContextScale, Tail]:
+    """What is usual in each context, and the thresholds by budget; of several recordings the more cautious."""
     pairs = list(zip(residuals, parts, strict=True))
     scale = ContextScale(np.max([ContextScale.fit(r, part.context).values for r, part in pairs], axis=0))
-    found = [calibrate(scale.apply(r, part.context), signals, step, budget).values for r, part in pairs]
-    return scale, Thresholds(np.max(found, axis=0))
+    scaled = [scale.apply(r, part.context) for r, part in pairs]
+
+    def thresholds(budget: float) -> Thresholds:
+        return Thresholds(np.max([calibrate(r, signals, step, budget).values for r in scaled], axis=0))
+
+    return scale, Tail.fit(thresholds)
 
 
 def _usable(recordings: Sequence[Telemetry]) -> tuple[tuple[Signal, ...], list[tuple[Telemetry, Floats]]]:
@@ -154,6 +231,7 @@ def _optimise(
     settings: Settings,
     random: np.random.Generator,
     progress: Progress,
+    checkpoint: Checkpoint,
 ) -> None:
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=settings.iterations + 1)
@@ -161,7 +239,9 @@ def _optimise(
     network.train()
     thinning = Thinning()
     unknown = network.embedding.num_embeddings - 1
-    for iteration in range(settings.iterations):
+    parts = (network, optimiser, schedule)
+    done = checkpoint.resume(parts, random)
+    for iteration in range(done, settings.iterations):
         which = int(random.choice(len(prepared), p=share))
         gpus = prepared[which].scaled.shape[1]
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
@@ -175,6 +255,7 @@ def _optimise(
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+        checkpoint.keep(iteration + 1, parts, random)
         progress(iteration + 1, float(loss.detach()))
 
 

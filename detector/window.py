@@ -12,6 +12,7 @@ from detector.telemetry import IDLE, Gpu, Telemetry
 
 Key = tuple[str, str]  # node, gpu
 Times = NDArray[np.float64]  # Unix seconds
+Rows = NDArray[np.int64]
 _JOBS_KEPT = 1000  # names of ended jobs are dropped beyond that
 
 
@@ -27,12 +28,14 @@ class Window:
         self.length = length
         self.step = step
         self.newest: float | None = None
+        self.generation = 0  # changes when GPUs come or go
         self._end = length
         self._signals: dict[str, Signal] = {}
         self._gpus: dict[Key, Gpu] = {}
         self._jobs: dict[str, int] = {}
         self._values = np.full((0, 0, 2 * length), np.nan, np.float32)
         self._job = np.full((0, 2 * length), IDLE, np.int32)
+        self._heard = np.full((0, 0), -np.inf)  # Unix seconds of the newest reading, [signals, gpus]
         self._index()
 
     def advance(self, timestamp: float) -> int:
@@ -58,31 +61,80 @@ class Window:
         before = len(self._signals), len(self._gpus)
         self._signals |= {signal.name: signal for signal in signals if signal.name not in self._signals}
         self._gpus |= {(gpu.node, gpu.gpu): gpu for gpu in gpus}
-        grown = np.full((len(self._signals), len(self._gpus), 2 * self.length), np.nan, np.float32)
-        if grown.shape != self._values.shape:
+        added = len(self._gpus) - before[1]
+        if added:
+            self.generation += 1
+        if (len(self._signals), len(self._gpus)) != before:
+            grown = np.full((len(self._signals), len(self._gpus), 2 * self.length), np.nan, np.float32)
             grown[: before[0], : before[1]] = self._values
             self._values = grown
-            added = np.full((len(self._gpus) - before[1], 2 * self.length), IDLE, np.int32)
-            self._job = np.concatenate([self._job, added])
+            self._job = np.concatenate([self._job, np.full((added, 2 * self.length), IDLE, np.int32)])
+            heard = np.full(grown.shape[:2], -np.inf)
+            heard[: before[0], : before[1]] = self._heard
+            self._heard = heard
         self._index()
 
-    def write(self, signal: str, key: Key, timestamps: Times, values: NDArray[np.float64]) -> None:
-        """Put samples in their steps: older than the window is dropped, a newer value replaces an older one."""
-        steps, kept = self._columns(timestamps)
-        self._values[self._rows[signal], self._columns_of[key], steps] = values[kept]
+    def rows(self, keys: Iterable[Key]) -> Rows:
+        """Where GPUs stand, -1 for one that is not here; valid until the generation changes."""
+        return np.array([self._row.get(key, -1) for key in keys], np.int64)
 
-    def write_job(self, key: Key, name: str, timestamps: Times) -> None:
-        """Note that a GPU worked for a job at these times; a GPU that reports nothing is passed over."""
-        if key in self._columns_of:
-            steps, _ = self._columns(timestamps)
-            self._job[self._columns_of[key], steps] = self._jobs.setdefault(name, len(self._jobs))
+    def write(self, signal: str, rows: Rows, timestamps: Times, values: NDArray[np.float64]) -> None:
+        """Put samples, one a row, in their steps: what is older than the window or not finite is dropped.
+
+        A newer value replaces an older one; of several for one GPU and step the largest stays.
+        """
+        steps, kept = self._columns(timestamps)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinite
+            held = values.astype(np.float32)
+        kept &= np.isfinite(held) & (rows >= 0)
+        plane = self._values[self._place[signal]]
+        rows, steps = rows[kept], steps[kept]
+        plane[rows, steps] = np.nan
+        np.fmax.at(plane, (rows, steps), held[kept])
+        np.maximum.at(self._heard[self._place[signal]], rows, timestamps[kept])
+
+    def jobs(self, names: Iterable[str]) -> Rows:
+        """The numbers of jobs by name; valid until the next `advance`."""
+        return np.array([self._jobs.setdefault(name, len(self._jobs)) for name in names], np.int64)
+
+    def write_job(self, rows: Rows, jobs: Rows, timestamps: Times) -> None:
+        """Note that GPUs worked for jobs at these times; a GPU that reports nothing is passed over."""
+        steps, kept = self._columns(timestamps)
+        kept &= rows >= 0
+        self._job[rows[kept], steps[kept]] = jobs[kept]
+
+    def clear(self) -> None:
+        """Forget everything that was reported, not by whom: the clock was set back."""
+        self.newest = None
+        self._values[:], self._job[:], self._heard[:] = np.nan, IDLE, -np.inf
 
     def forget(self, keys: set[Key]) -> None:
         """Drop GPUs that are no longer part of the fleet."""
         kept = [row for row, key in enumerate(self._gpus) if key not in keys]
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if key not in keys}
-        self._values, self._job = self._values[:, kept], self._job[kept]
+        self._values, self._job, self._heard = self._values[:, kept], self._job[kept], self._heard[:, kept]
+        self.generation += 1
         self._index()
+
+    def begin_anew(self, names: Iterable[str], steps: int) -> Rows:
+        """Drop what GPUs reported before one of these signals was set to another level in the newest `steps` steps.
+
+        Returns the rows of those GPUs.
+        """
+        changed: list[Rows] = []
+        known = [name for name in names if name in self._place]
+        if not 0 < steps < self.length:
+            return np.zeros(0, np.int64)
+        for name in known:
+            recent = self._values[self._place[name], :, self._end - steps - 1 : self._end]
+            least = max(self._signals[name].resolution, 1e-6)
+            moved = np.abs(recent[:, 1:] - recent[:, :1]) > least
+            rows = np.flatnonzero(moved.any(axis=1))
+            first = self._end - steps + moved[rows].argmax(axis=1)
+            for row, column in zip(rows.tolist(), first.tolist(), strict=True):
+                self._values[:, row, :column] = np.nan
+            changed.append(rows)
+        return np.unique(np.concatenate(changed)) if changed else np.zeros(0, np.int64)
 
     def telemetry(self) -> Telemetry:
         """A view of the window, oldest step first; valid until the next `advance`."""
@@ -90,8 +142,8 @@ class Window:
         timestamps = newest - self.step * np.arange(self.length - 1, -1, -1, dtype=np.float64)
         kept = slice(self._end - self.length, self._end)
         return Telemetry(
-            tuple(self._signals.values()),
-            tuple(self._gpus.values()),
+            self._described,
+            self._fleet,
             timestamps,
             self._values[..., kept],
             self._job[:, kept],
@@ -102,22 +154,38 @@ class Window:
     def gpus(self) -> Mapping[Key, Gpu]:
         return self._gpus
 
-    def silence(self) -> dict[Key, int]:
-        """Steps since each GPU last reported anything; `length` if it never did within the window."""
-        reported = np.any(~np.isnan(self.telemetry().values), axis=0)
-        quiet = np.argmax(reported[:, ::-1], axis=1)
-        quiet[~reported.any(axis=1)] = self.length
-        return dict(zip(self._gpus, quiet.tolist(), strict=True))
+    def silence(self) -> NDArray[np.int64]:
+        """Steps since each GPU last reported a number; `length` if it never did within the window. [gpus]."""
+        if self.newest is None:
+            return np.zeros(len(self._gpus), np.int64)
+        heard: Times = self._heard.max(axis=0, initial=-np.inf)
+        quiet: Rows = np.clip(np.round((self.newest - heard) / self.step), 0, self.length).astype(np.int64)
+        return quiet
+
+    def reported(self) -> frozenset[str]:
+        """The signals of which the window holds a number."""
+        heard: NDArray[np.bool_] = np.any(self._heard > self._oldest(), axis=1)
+        return frozenset(name for name, there in zip(self._signals, heard.tolist(), strict=True) if there)
+
+    def coverage(self) -> float:
+        """Of the readings that came within the window, the share that came in the newest step."""
+        known = self._heard > self._oldest()
+        if self.newest is None or not known.any():
+            return 0.0
+        return float((self._heard > self.newest - self.step / 2).sum() / known.sum())
+
+    def _oldest(self) -> float:
+        return np.inf if self.newest is None else self.newest - (self.length - 0.5) * self.step
 
     def _columns(self, timestamps: Times) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        newest = timestamps[-1] if self.newest is None else self.newest
+        newest = timestamps.max(initial=0.0) if self.newest is None else self.newest
         back = np.round((newest - timestamps) / self.step).astype(np.int64)
-        kept = (back >= 0) & (back < self.length)
-        return self._end - 1 - back[kept], kept
+        return self._end - 1 - back, (back >= 0) & (back < self.length)
 
     def _index(self) -> None:
-        self._rows = {name: row for row, name in enumerate(self._signals)}
-        self._columns_of = {key: column for column, key in enumerate(self._gpus)}
+        self._place = {name: place for place, name in enumerate(self._signals)}
+        self._row = {key: row for row, key in enumerate(self._gpus)}
+        self._described, self._fleet = tuple(self._signals.values()), tuple(self._gpus.values())
 
     def _drop_ended_jobs(self) -> None:
         live, places = np.unique(self._job, return_inverse=True)

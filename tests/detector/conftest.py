@@ -19,6 +19,7 @@ RECORDED = {
     "power_watts": "gpu:power:watts",
     "sm_clock_hertz": "gpu:sm_clock:hertz",
     "ecc_corrected_total": "gpu:ecc_corrected:total",
+    "power_limit_watts": "gpu:power_limit:watts",
 }
 
 

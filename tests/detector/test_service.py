@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from click.testing import CliRunner
@@ -13,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detector import signals
 from detector.__main__ import cli
+from detector.findings import Findings
 from detector.fleet import Fleet
 from detector.promql import Prometheus
 from detector.service import Service, application
 from detector.state import Snapshot
 from detector.telemetry import Gpu
-from detector.verdicts import Verdict
 
 STEP = 5.0
 SICK = Gpu("node-01", "3", "GPU-x", "H100", "rack-1")
@@ -44,8 +45,15 @@ def served(tmp_path: Path, token: str | None = None) -> Iterator[tuple[Service, 
 
 
 def snapshot(at: float) -> Snapshot:
-    verdict = Verdict(1.7, "cooling", (("temperature_celsius", 0.9), ("power_watts", 0.1)))
-    return Snapshot(at, {SICK: verdict}, {("rack", "rack-1"): 0.4}, {"model": 1}, 1.0, "v1", at - 60)
+    found = Findings(
+        (SICK,),
+        ("temperature_celsius", "power_watts"),
+        np.array([1.7], np.float32),
+        np.array([[0, 1, -1]]),
+        np.array([[0.9, 0.1, 0.0]], np.float32),
+        {0: "cooling"},
+    )
+    return Snapshot(at, found, {("rack", "rack-1"): 0.4}, {"model": 1}, 1.0, "v1", at - 60)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -58,7 +66,7 @@ def samples(text: str) -> dict[str, float]:
 
 def test_a_verdict_becomes_a_score_its_contributions_and_its_cause(tmp_path: Path) -> None:
     with served(tmp_path) as (service, client):
-        service.snapshot = snapshot(time.time())
+        service.publish(snapshot(time.time()))
         found = samples(client.get("/metrics").text)
     assert found["stethos_anomaly_score,3,GPU-x,node-01"] == 1.7
     assert found["stethos_anomaly_contribution,3,GPU-x,node-01,temperature_celsius"] == 0.9
@@ -69,7 +77,7 @@ def test_a_verdict_becomes_a_score_its_contributions_and_its_cause(tmp_path: Pat
 
 def test_a_stale_score_is_not_there_and_the_detector_says_so(tmp_path: Path) -> None:
     with served(tmp_path) as (service, client):
-        service.snapshot = snapshot(time.time() - 4 * STEP)
+        service.publish(snapshot(time.time() - 4 * STEP))
         assert "stethos_anomaly_score{" not in client.get("/metrics").text
         answer = client.get("/readyz")
     assert answer.status_code == 503

@@ -26,6 +26,16 @@ class _Cause(BaseModel):
     low: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A rule beside the model: what reading says by itself that a GPU is broken; with no condition, one that grows."""
+
+    cause: str
+    above: float | None = None
+    below: float | None = None
+    codes: tuple[int, ...] = ()
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -38,9 +48,11 @@ class _Entry(BaseModel):
     resolution: float = 0.0
     range: tuple[float, float] | None = None
     mask: str | None = None
+    hides: tuple[str, ...] = ()
     scored: bool = True
     follows: Follows = None
     cause: _Cause = _Cause()
+    alarms: tuple[Alarm, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -75,10 +87,12 @@ class Signal:
     resolution: float = 0.0
     range: tuple[float, float] | None = None
     mask: str | None = None
+    hides: tuple[str, ...] = ()
     scored: bool = True
     follows: Follows = None
     cause_high: str | None = None
     cause_low: str | None = None
+    alarms: tuple[Alarm, ...] = ()
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""
@@ -148,8 +162,10 @@ def _signal(entry: _Entry) -> Signal | None:
         entry.resolution,
         entry.range,
         entry.mask,
-        entry.scored,
+        entry.hides,
+        entry.scored and not entry.alarms,
         entry.follows,
         entry.cause.high,
         entry.cause.low,
+        entry.alarms,
     )

@@ -164,8 +164,11 @@ def raw(network: PeerReconstruction, prepared: Prepared, signals: tuple[Signal, 
     """The model's residuals before anything is known of their usual size."""
     floor = scale_floor(signals, scaling)
     own, shared = (judgeable(each, prepared, signals, floor) for each in rebuild(network, prepared, floor))
-    plain = against_likes(prepared, floor)
-    return Residuals(np.concatenate([against_job(own, prepared.topologies), plain]), shared)
+    own, plain = against_job(own, prepared.topologies), against_likes(prepared, floor)
+    # Idle GPUs are all alike but for their heat; a network can only be wrong about them.
+    heat = np.array([signal.follows == "effort" for signal in signals])
+    own[~np.isnan(plain) & idle(prepared.context) & ~heat[:, None, None]] = np.nan
+    return Residuals(np.concatenate([own, plain]), shared)
 
 
 def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:

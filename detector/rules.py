@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ from detector.telemetry import Floats, Gpu, Telemetry
 SCORE = 2.0  # of a rule that fires
 MISSING = "missing"
 MISSING_STEPS = 3  # of silence, and a GPU whose neighbours report is called missing
-NODE_SECONDS = 600.0  # of silence, and so is a whole node: driver restarts and reboots take less
+NODE_STEPS = 12  # of silence, and so is a whole node whose exporter answers: a driver restarts in less
+NODE_SECONDS = 600.0  # the same when nobody can tell whether it answers: a reboot takes less
 HOLD_STEPS = 30  # an error that only counts up is held against the GPU for so long
-MEMORY = HOLD_STEPS + 1
+MEMORY = HOLD_STEPS + 1  # steps that the rules look back
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,15 @@ class Findings:
 
 def findings(telemetry: Telemetry, first: int = 0) -> Findings:
     """Every rule on step `first` and later; the steps before are their past."""
-    steps = telemetry.values.shape[2] - first
-    score = np.zeros((len(telemetry.gpus), steps), np.float32)
+    found = errors(telemetry, first)
+    gone = absent(telemetry)[:, first:]
+    found.cause[gone], found.score[gone] = len(found.causes), SCORE
+    return Findings(found.score, found.cause, (*found.causes, (MISSING, MISSING)))
+
+
+def errors(telemetry: Telemetry, first: int = 0) -> Findings:
+    """The rules on what is reported, without those on who is silent."""
+    score = np.zeros((len(telemetry.gpus), telemetry.values.shape[2] - first), np.float32)
     cause = np.zeros(score.shape, np.int64)
     causes: list[tuple[str, str]] = []
     for signal, readings in zip(telemetry.signals, telemetry.values, strict=True):
@@ -39,9 +48,7 @@ def findings(telemetry: Telemetry, first: int = 0) -> Findings:
             fired = _fired(alarm, readings)[:, first:]
             cause[fired], score[fired] = len(causes), SCORE
             causes.append((alarm.cause, signal.name))
-    gone = absent(telemetry)[:, first:]
-    cause[gone], score[gone] = len(causes), SCORE
-    return Findings(score, cause, (*causes, (MISSING, MISSING)))
+    return Findings(score, cause, tuple(causes))
 
 
 def absent(telemetry: Telemetry) -> NDArray[np.bool_]:
@@ -49,15 +56,15 @@ def absent(telemetry: Telemetry) -> NDArray[np.bool_]:
     spoken = np.array([not signal.alarms for signal in telemetry.signals])
     reports = (~np.isnan(telemetry.values[spoken])).any(axis=0)
     silent = np.where(np.maximum.accumulate(reports, axis=1), _since(reports), 0)
-    return missing(silent, telemetry.gpus, telemetry.step)
+    return missing(silent, telemetry.gpus, math.ceil(NODE_SECONDS / telemetry.step))
 
 
-def missing(silent: NDArray[np.int64], gpus: Sequence[Gpu], step: float) -> NDArray[np.bool_]:
+def missing(silent: NDArray[np.int64], gpus: Sequence[Gpu], patience: int = NODE_STEPS) -> NDArray[np.bool_]:
     """Whom silence makes missing. silent: steps since each GPU last reported, [gpus] or [gpus, steps].
 
-    Alone among its node's GPUs, soon; together with all of them, only after longer than any upkeep takes.
+    Alone among its node's GPUs, soon; together with all of them, only after longer than upkeep takes: `patience` steps.
     """
-    long = silent * step >= NODE_SECONDS
+    long = silent >= patience
     found: NDArray[np.bool_] = np.zeros(silent.shape, bool)
     for columns in _by_node(gpus).values():
         soon = (silent[columns] >= MISSING_STEPS) & (silent[columns] == 0).any(axis=0)

@@ -147,7 +147,8 @@ def incidents(found: Floats, thresholds: Thresholds) -> NDArray[np.bool_]:
     near = lasting.copy()
     near[:, 1:] |= lasting[:, :-1]
     near[:, :-1] |= lasting[:, 1:]
-    return near.ravel()
+    flat: NDArray[np.bool_] = near.ravel()
+    return flat
 
 
 def chance(budget: float, step: float) -> float:

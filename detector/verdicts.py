@@ -35,7 +35,7 @@ def judge(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) 
     """
     best = ratios(residuals, signals, thresholds)
     sums: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
-    by_row = sums.reshape(-1, len(signals), sums.shape[-1])
+    by_row = _by_signal(sums, signals)
     largest = np.abs(by_row).argmax(axis=0)[None]
     recent: Floats = np.take_along_axis(by_row, largest, axis=0)[0]  # its sign: did the signal go up or down?
     return [_verdict(best[:, gpu], recent[:, gpu], signals) for gpu in range(best.shape[1])]
@@ -54,10 +54,17 @@ def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresho
     """
     found = evidence(residuals, signals, thresholds.spike)[..., -newest:] / thresholds.values[:, :, None, None]
     worst: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
-    each, together = worst[:-1].reshape(-1, len(signals), *worst.shape[1:]).max(axis=0), worst[-1]
+    each: Floats = _by_signal(worst[:-1], signals).max(axis=0)
+    together = worst[-1]
     most = each.max(axis=0, initial=-np.inf)
     raised = (together > most) & (most > 0)
-    return each * np.where(raised, together / np.where(raised, most, 1.0), 1.0).astype(np.float32)
+    each *= np.where(raised, together / np.where(raised, most, 1.0), 1.0).astype(np.float32)
+    return each
+
+
+def _by_signal(rows: Floats, signals: Sequence[Signal]) -> Floats:
+    """[rows, ...] → [times, signals, ...]; a signal may have several rows."""
+    return rows.reshape(len(rows) // max(1, len(signals)), len(signals), *rows.shape[1:])
 
 
 def scores(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:

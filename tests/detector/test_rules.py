@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from .fleets import telemetry
 STEPS = 80
 
 
-def with_column(name: str, column: list[float]) -> Telemetry:
+def with_column(name: str, column: Sequence[float]) -> Telemetry:
     """The usual fleet, and a rule's signal on its first GPU; the others read 0 there."""
     fleet = telemetry(STEPS)
     plane = np.zeros((1, *fleet.values.shape[1:]), np.float32)

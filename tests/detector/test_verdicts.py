@@ -52,3 +52,14 @@ def test_the_newest_verdict_equals_the_last_of_all_scores() -> None:
     residuals = np.random.default_rng(1).standard_normal((2, 5, 80)).astype(np.float32) * 3
     newest = [verdict.score for verdict in verdicts.judge(residuals, SIGNALS, THRESHOLDS) if verdict]
     np.testing.assert_allclose(newest, verdicts.scores(residuals, SIGNALS, THRESHOLDS)[:, -1], rtol=1e-6)
+
+
+def test_a_signal_that_is_judged_twice_counts_once_by_the_worse() -> None:
+    thresholds = Thresholds(np.full((2, 5), 2.0, np.float32))
+    residuals = np.zeros((4, 1, HISTORY), np.float32)
+    residuals[2], residuals[3] = 4.0, -3.0  # the second rows of heat and power
+    verdict = verdicts.judge(residuals, SIGNALS, thresholds)[0]
+    assert verdict is not None
+    assert (verdict.score, verdict.cause) == (pytest.approx(2.0), "cooling")
+    assert [name for name, _ in verdict.contributions] == ["temperature", "power"]
+    assert verdicts.judge(residuals[:, :0], SIGNALS, thresholds) == []

@@ -17,6 +17,7 @@ BLOCK = 60  # steps in which an alarm counts once
 _LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
 _BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
+_NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
@@ -116,7 +117,8 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thres
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantile(worst, chance), _LOWER))
-    return Thresholds(np.where(judged, np.minimum(values * level, _CEILING), np.inf).astype(np.float32))
+    bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
+    return Thresholds(bounded.astype(np.float32))
 
 
 def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
@@ -130,6 +132,9 @@ def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censore
     places = [*((horizon, row) for horizon in range(len(HORIZONS)) for row in scored), (0, len(rows))]
     values = np.full(maxima.shape[:2], np.inf, np.float32)
     for place in places:
+        if place[1] < len(rows) and not rows[place[1]].alone:
+            values[place] = _NEVER
+            continue
         least = _LEAST if place[1] < len(rows) else _LEAST_TOGETHER
         values[place] = max(least, _tail_quantile(maxima[place], chance / len(places), censored))
     return values

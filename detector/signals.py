@@ -93,6 +93,7 @@ class Signal:
     cause_high: str | None = None
     cause_low: str | None = None
     alarms: tuple[Alarm, ...] = ()
+    alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""
@@ -123,7 +124,7 @@ class Signals:
     def describe(self, name: str) -> Signal:
         """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
         known = {query.signal.name: query.signal for query in self.queries if query.signal}
-        return known.get(name) or Signal(name)
+        return known.get(name) or Signal(name, alone=False)
 
 
 def load(path: Path = DEFAULT) -> Signals:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from detector import verdicts
 from detector.calibration import (
     BLOCK,
+    HISTORY,
     HORIZONS,
     Thresholds,
     block_maxima,
@@ -95,3 +97,15 @@ def test_faults_in_the_history_do_not_set_the_thresholds() -> None:
     cleaned = calibrate(maxima[..., ~wrong], [BOTH], 1e-5)
     np.testing.assert_allclose(cleaned.values, expected.values, rtol=0.15)
     assert (calibrate(maxima, [BOTH], 1e-5).values > 1.5 * expected.values).any()
+
+
+def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame() -> None:
+    signals = [Signal("a", alone=False), Signal("b", alone=False)]
+    noise = np.random.default_rng(9).standard_normal((2, 50, 20 * BLOCK)).astype(np.float32)
+    thresholds = calibrate(block_maxima(evidence(noise, signals)), signals, 1e-4)
+    wrong = np.zeros((2, 1, HISTORY), np.float32)
+    wrong[0] = 5.0
+    verdict = verdicts.judge(wrong, signals, thresholds)[0]
+    assert verdict is not None
+    assert verdict.score > 1
+    assert verdict.contributions[0] == ("a", pytest.approx(1.0))

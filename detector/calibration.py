@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.signals import Signal
 from detector.telemetry import Floats
@@ -13,103 +14,196 @@ from detector.telemetry import Floats
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
-_LEAST = 1.0  # no threshold below one 99 % quantile of single residuals, however quiet the calibration was
+_LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
 _BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
+_CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
+_NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
+_LEAST_TOGETHER = 0.5  # the same for the mean of all signals
+_CENSORED = 0.02  # share of the blocks in which something may have been wrong
+_LASTING = 1 / 3
+_LOWER = 0.5  # the level may fall by half, when signals alarm together
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The evidence at which the score is 1, float32 [horizons, signals]; infinity for a signal that is not scored."""
+    """The evidence at which the score is 1, float32 [horizons, rows + 1]; infinity for what is not scored.
+
+    The last column is for all signals together, see `evidence`.
+    """
 
     values: Floats
 
     @classmethod
     def uncalibrated(cls, signals: Sequence[Signal]) -> Thresholds:
         """One unit over the shortest horizon and less over longer ones, for residuals that nothing calibrated yet."""
-        scored = np.array([signal.scored for signal in signals])
+        scored = np.array([*(signal.scored for signal in signals), False])
         return cls(np.where(scored, np.array(_UNCALIBRATED)[:, None], np.inf).astype(np.float32))
 
     @property
     def spike(self) -> Floats:
-        """The largest residual that counts, [signals]."""
-        largest: Floats = np.float32(_SPIKE) * self.values[0]
+        """The largest residual that counts, [rows]."""
+        largest: Floats = np.float32(_SPIKE) * self.values[0, :-1]
         return largest
 
 
 def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None = None) -> Floats:
     """Signed means of the residuals over each horizon, turned so that positive is bad.
 
-    residuals: float32 [signals, gpus, steps], NaN where absent → [horizons, signals, gpus, steps]. Averaging with
-    the sign lets noise cancel and a lasting shift add up. A mean over less than half its horizon is NaN. The first
-    steps, with less past than a horizon, are NaN too.
+    residuals: float32 [rows, gpus, steps], NaN where absent, a row for each signal, once or several times over →
+    [horizons, rows + 1, gpus, steps]. Averaging with the sign lets noise cancel and a lasting shift add up. A mean
+    over less than half its horizon is NaN. The first steps, with less past than a horizon, are NaN too.
+
+    The last row, over the shortest horizon only, is the mean size of all scored residuals: what moves many signals a
+    little shows in none of them, and on servers whose signals say little one by one it ranks best.
     """
-    bound = np.full(len(signals), _BOUND, np.float32) if spike is None else np.minimum(spike, _BOUND)
+    rows = rows_of(signals, len(residuals))
+    bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, _BOUND)
     bounded = np.clip(residuals, -bound[:, None, None], bound[:, None, None])
-    present = ~np.isnan(bounded)
-    total = np.cumsum(np.where(present, bounded, 0.0), axis=-1, dtype=np.float64)
-    count = np.cumsum(present, axis=-1, dtype=np.int32)
-    means = np.full((len(HORIZONS), *residuals.shape), np.nan, np.float32)
+    means = np.full((len(HORIZONS), len(rows) + 1, *residuals.shape[1:]), np.nan, np.float32)
     for index, horizon in enumerate(HORIZONS):
-        if residuals.shape[-1] < horizon:
-            continue
-        summed, counted = total[..., horizon - 1 :].copy(), count[..., horizon - 1 :].copy()
-        summed[..., 1:] -= total[..., :-horizon]
-        counted[..., 1:] -= count[..., :-horizon]
-        enough = counted >= (horizon + 1) // 2
-        means[index, ..., horizon - 1 :] = np.where(enough, summed / np.maximum(counted, 1), np.nan)
+        means[index, :-1] = _mean(bounded, horizon)
+    means[0, -1] = _mean(_size(residuals[: len(signals)], signals), HORIZONS[0])
     sign = {"high": 1.0, "low": -1.0}
-    for index, signal in enumerate(signals):
+    for index, signal in enumerate(rows):
         means[:, index] = (
             np.abs(means[:, index]) if signal.direction == "both" else sign[signal.direction] * means[:, index]
         )
     return means
 
 
-def calibrate(residuals: Floats, signals: Sequence[Signal], step: float, budget: float) -> Thresholds:
-    """Thresholds that spend the budget: `budget` false alarms per 1,000 GPU-hours, shared by signals and horizons.
+def rows_of(signals: Sequence[Signal], count: int) -> list[Signal]:
+    """The signal of each of `count` rows."""
+    return [*signals] * (count // max(1, len(signals)))
 
-    residuals: [signals, gpus, steps] of a stretch believed to be mostly healthy, not seen in training. step: seconds.
-    Maxima over blocks of BLOCK steps (an alarm that lasts is one alarm) beyond their 90 % quantile are fitted with a
-    generalised Pareto distribution (probability-weighted moments: Hosking and Wallis, Technometrics 29, 1987), and
-    the threshold is its quantile at the share of the budget.
+
+def _mean(values: Floats, horizon: int) -> Floats:
+    """Means over the last `horizon` steps, [..., steps]; NaN where less than half of them are there."""
+    means = np.full(values.shape, np.nan, np.float32)
+    if values.shape[-1] < horizon:
+        return means
+    present = ~np.isnan(values)
+    total = np.cumsum(np.where(present, values, 0.0), axis=-1, dtype=np.float64)
+    count = np.cumsum(present, axis=-1, dtype=np.int32)
+    summed, counted = total[..., horizon - 1 :].copy(), count[..., horizon - 1 :].copy()
+    summed[..., 1:] -= total[..., :-horizon]
+    counted[..., 1:] -= count[..., :-horizon]
+    enough = counted >= (horizon + 1) // 2
+    means[..., horizon - 1 :] = np.where(enough, summed / np.maximum(counted, 1), np.nan)
+    return means
+
+
+def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:
+    """The mean size of the scored residuals, [gpus, steps]; NaN where there are none."""
+    scored = np.array([signal.scored for signal in signals])
+    size = np.minimum(np.abs(residuals[scored]), _BOUND)
+    present = ~np.isnan(size)
+    count = present.sum(axis=0)
+    mean: Floats = np.where(count > 0, np.where(present, size, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+    """Thresholds that a block passes with that chance when nothing is wrong.
+
+    maxima: of blocks in which nothing was wrong, [horizons, rows + 1, blocks]. An alarm that lasts is one alarm,
+    so maxima over blocks are what counts. First for each signal and horizon by itself, with an equal share each, then
+    for all of them together, which sets the level.
     """
-    found = evidence(residuals, signals)
-    values = np.full(found.shape[:2], np.inf, np.float32)
-    scored = [index for index, signal in enumerate(signals) if signal.scored]
-    chance = budget / 1000.0 * (BLOCK * step / 3600.0) / max(1, len(scored) * len(HORIZONS))
-    for horizon in range(len(HORIZONS)):
-        for index in scored:
-            needed = _tail_quantile(_block_maxima(found[horizon, index]), chance)
-            values[horizon, index] = max(_LEAST, needed)
-    return Thresholds(values)
+    values = _by_signal(maxima, signals, chance, censored=0.0)
+    judged = np.isfinite(values)
+    worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
+    level = np.float32(max(_tail_quantile(worst, chance), _LOWER))
+    bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
+    return Thresholds(bounded.astype(np.float32))
 
 
-def _block_maxima(rows: Floats) -> Floats:
-    """[gpus, steps] → the maximum of every full block that reported anything, flat."""
-    blocks = rows.shape[1] // BLOCK
-    cut = rows[:, : blocks * BLOCK].reshape(-1, BLOCK)
-    reported = cut[~np.isnan(cut).all(axis=1)]
-    maxima: Floats = np.nanmax(reported, axis=1) if len(reported) else np.zeros(0, np.float32)
+def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+    """The same when something may have been wrong in a few blocks: nothing is made of how far the worst of them go."""
+    return Thresholds(_by_signal(maxima, signals, chance, censored=_CENSORED))
+
+
+def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censored: float) -> Floats:
+    rows = rows_of(signals, maxima.shape[1] - 1)
+    scored = [row for row, signal in enumerate(rows) if signal.scored]
+    places = [*((horizon, row) for horizon in range(len(HORIZONS)) for row in scored), (0, len(rows))]
+    values = np.full(maxima.shape[:2], np.inf, np.float32)
+    for place in places:
+        if place[1] < len(rows) and not rows[place[1]].alone:
+            values[place] = _NEVER
+            continue
+        least = _LEAST if place[1] < len(rows) else _LEAST_TOGETHER
+        values[place] = max(least, _tail_quantile(maxima[place], chance / len(places), censored))
+    return values
+
+
+def incidents(found: Floats, thresholds: Thresholds) -> NDArray[np.bool_]:
+    """Blocks with an alarm that lasts a third of them, and their neighbours: what is wrong for long is no chance.
+
+    found: evidence [horizons, rows + 1, gpus, steps] → bool [gpus * blocks], in the order of `block_maxima`.
+    """
+    blocks = found.shape[3] // BLOCK
+    with np.errstate(invalid="ignore"):
+        alarm = (found[..., : blocks * BLOCK] >= thresholds.values[:, :, None, None]).any(axis=(0, 1))
+    lasting = alarm.reshape(found.shape[2], blocks, BLOCK).mean(axis=-1) >= _LASTING
+    near = lasting.copy()
+    near[:, 1:] |= lasting[:, :-1]
+    near[:, :-1] |= lasting[:, 1:]
+    flat: NDArray[np.bool_] = near.ravel()
+    return flat
+
+
+def chance(budget: float, step: float) -> float:
+    """The chance of an alarm in one block of one GPU that `budget` false alarms per 1,000 GPU-hours leave.
+
+    step: seconds.
+    """
+    return budget / 1000.0 * (BLOCK * step / 3600.0)
+
+
+def block_maxima(found: Floats) -> Floats:
+    """Evidence [horizons, rows + 1, gpus, steps] → the maximum of every full block, [horizons, rows + 1, blocks].
+
+    -inf where a block reported nothing.
+    """
+    blocks = found.shape[3] // BLOCK
+    cut = np.where(np.isnan(found), -np.inf, found)[..., : blocks * BLOCK]
+    maxima: Floats = cut.reshape(*found.shape[:2], -1, BLOCK).max(axis=-1)
     return maxima
 
 
-def _tail_quantile(maxima: Floats, chance: float) -> float:
-    """The value that a block's maximum exceeds with that chance."""
+def _tail_quantile(maxima: NDArray[np.floating], chance: float, censored: float = 0.0) -> float:
+    """The value that a block's maximum exceeds with that chance.
+
+    Peaks over the 90 % quantile are fitted with a generalised Pareto distribution by probability-weighted moments
+    (Hosking and Wallis, Technometrics 29, 1987); of an exponential one when a share of them is censored.
+    """
+    maxima = maxima[np.isfinite(maxima)]
     if len(maxima) == 0:
         return 0.0
     start = float(np.quantile(maxima, 1 - _TAIL))
     peaks = np.sort(maxima[maxima > start] - start).astype(np.float64)
     if len(peaks) < 5 or chance >= _TAIL:
         return float(np.quantile(maxima, 1 - min(chance, _TAIL)))
+    shape, scale = _exponential(peaks, censored / _TAIL) if censored else _pareto(peaks)
+    ratio = chance / _TAIL
+    excess = -np.log(ratio) if shape == 0.0 else (ratio**-shape - 1.0) / shape
+    return start + scale * float(excess)
+
+
+def _pareto(peaks: NDArray[np.float64]) -> tuple[float, float]:
+    """Shape and scale of sorted peaks; the shape is bounded."""
     rank = np.arange(1, len(peaks) + 1)
     mean = float(peaks.mean())
     weighted = float((peaks * (len(peaks) - rank)).sum() / (len(peaks) * (len(peaks) - 1)))
     shape = min(max(2.0 - mean / max(mean - 2.0 * weighted, 1e-12), 0.0), _HEAVIEST)
-    scale = mean * (1.0 - shape)  # keeps the tail's mean when the shape is bounded
-    ratio = chance / _TAIL
-    excess = -np.log(ratio) if shape == 0.0 else (ratio**-shape - 1.0) / shape
-    return start + scale * float(excess)
+    return shape, mean * (1.0 - shape)  # keeps the tail's mean when the shape is bounded
+
+
+def _exponential(peaks: NDArray[np.float64], censored: float) -> tuple[float, float]:
+    """Shape 0 and the scale of sorted peaks of which the largest share counts only as "at least so large"."""
+    known = max(1, int(len(peaks) * (1 - censored)))
+    return 0.0, float(np.minimum(peaks, peaks[known - 1]).sum() / known)

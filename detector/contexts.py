@@ -13,7 +13,7 @@ from detector.topology import Topology
 
 CONTEXTS = 6  # idle, with ranks of the same job, busy alone; each settled or settling
 SETTLING = 12  # steps after the GPU took up or ended work
-_QUANTILE = 0.99
+_QUANTILE, _USUAL = 0.95, 1.5  # of their size, and times that: further out, faults in the history would decide
 _SAMPLES = 500  # of a context, fewer and it takes the scale of all together
 
 
@@ -42,6 +42,18 @@ def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
+def alone(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU works without enough ranks of the same job to compare it with. Any shape."""
+    found: NDArray[np.bool_] = context // 2 == 2
+    return found
+
+
+def settling(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU has just taken up or ended work. Any shape."""
+    found: NDArray[np.bool_] = context % 2 == 1
+    return found
+
+
 def unsettled(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a GPU's job is too new, or has too few ranks, to tell what is usual for it. Any shape."""
     found: NDArray[np.bool_] = (context // 2 == 2) | (context % 2 == 1)
@@ -50,7 +62,7 @@ def unsettled(context: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class ContextScale:
-    """How large residuals are when nothing is wrong: the 99 % quantile of their size, [CONTEXTS, signals]."""
+    """How large residuals are when nothing is wrong: by the 95 % quantile of their size, [CONTEXTS, signals]."""
 
     values: Floats
 
@@ -66,7 +78,7 @@ class ContextScale:
                     mine = plane[~np.isnan(plane)]
                 if len(mine):
                     # Below 1 the model's own scale is the better one: a signal that never moved yet may move.
-                    values[number, signal] = max(1.0, float(np.quantile(mine, _QUANTILE)))
+                    values[number, signal] = max(1.0, _USUAL * float(np.quantile(mine, _QUANTILE)))
         return cls(values)
 
     def apply(self, residuals: Floats, context: NDArray[np.int64]) -> Floats:

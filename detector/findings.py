@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector import verdicts
+from detector import rules, verdicts
 from detector.calibration import Thresholds
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu
@@ -60,11 +60,13 @@ def find(
     thresholds: Thresholds,
     silence: NDArray[np.int64],
     watched: NDArray[np.bool_],
+    errors: rules.Findings,
 ) -> Findings:
     """Judge the newest step of every GPU that reports, and call missing who is silent while its exporter answers.
 
     residuals: [signals, gpus, steps]. ratios: [signals, gpus] of the newest step, see verdicts.ratios. silence: steps
-    since a GPU last reported, watched: whether its node's exporter answers; [gpus] each.
+    since a GPU last reported, watched: whether its node's exporter answers; [gpus] each. errors: what the rules say of
+    the newest step; their causes come before any other.
     """
     score = worst(ratios)
     leading, shares = _contributions(ratios)
@@ -76,7 +78,12 @@ def find(
     for row in np.flatnonzero(silent & watched).tolist():
         score[row], causes[row] = verdicts.missing(int(silence[row])).score, MISSING
         leading[row], shares[row] = [len(signals), *[-1] * (TOP - 1)], [1.0, *[0.0] * (TOP - 1)]
-    return Findings(gpus, (*(signal.name for signal in signals), MISSING), score, leading, shares, causes)
+    for row in np.flatnonzero(errors.score[:, -1]).tolist():
+        told = int(errors.cause[row, -1])
+        score[row], causes[row] = np.fmax(score[row], errors.score[row, -1]), errors.causes[told][0]
+        leading[row], shares[row] = [len(signals) + 1 + told, *[-1] * (TOP - 1)], [1.0, *[0.0] * (TOP - 1)]
+    names = (*(signal.name for signal in signals), MISSING, *(name for _, name in errors.causes))
+    return Findings(gpus, names, score, leading, shares, causes)
 
 
 def worst(ratios: Floats) -> Floats:

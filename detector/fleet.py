@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from detector import findings, groups, registry, verdicts
+from detector import findings, groups, registry, rules, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
@@ -110,8 +110,12 @@ class Fleet:
         with stage("score"):
             watched = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
             silence = self._window.silence()
+            watched &= rules.missing(silence, telemetry.gpus)
+            errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
             ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
-            found = findings.find(telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched)
+            found = findings.find(
+                telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
+            )
             missing = sum(cause == MISSING for cause in found.causes.values())
             together = groups.scores(verdicts.ratios(residuals.shared, judge.signals, judge.shared), telemetry)
         if intake.steps and isinstance(judge, ModelJudge):
@@ -133,7 +137,7 @@ class Fleet:
         self.tally.add(telemetry.gpus, score, at)
         if self.drift is None:
             self.drift = Drift(judge.signals)
-        self.drift.add(residuals.own[..., -1])
+        self.drift.add(residuals.own[: len(judge.signals), :, -1])
         if self._second and self.trial:
             with stage("shadow"):
                 other, chair = self._second

@@ -16,6 +16,7 @@ from detector.topology import KINDS
 HIDDEN = 32
 HEADS = 2
 EMBEDDING = 8
+UNITS = 32
 _BY_EFFORT = ("rack", "load", "job", "node")  # peers by closeness, for signals that follow from the effort
 
 
@@ -33,6 +34,16 @@ class Batch:
     model: Tensor
     context: Tensor
     edges: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What the signals should be: mean and log scale [N, signals], from all there is and from the GPU alone."""
+
+    mean: Tensor
+    log_scale: Tensor
+    mean_alone: Tensor
+    log_scale_alone: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,43 @@ class Thinning:
         )
 
 
+class Head(nn.Module):
+    """Rebuilds every signal from what its group may see: a linear part, and a small network for each group.
+
+    What a group may not see is cut out of the weights, so all groups are rebuilt in one pass.
+    """
+
+    visible: Tensor  # float [signals, signals * CHANNELS]
+    visible_to_units: Tensor  # float [groups * UNITS, signals * CHANNELS]
+    out_of_units: Tensor  # float [2 * signals, groups * UNITS]
+
+    def __init__(self, targets: Tensor, hidden: Tensor, extra: int) -> None:
+        """targets, hidden: bool [groups, signals]. extra: width of what every group may see."""
+        super().__init__()
+        groups, signals = targets.shape
+        own = signals * CHANNELS
+        group = targets.int().argmax(dim=0)
+        seen = (~hidden).float().repeat_interleave(CHANNELS, dim=1)
+        out_of_units = targets.float().repeat_interleave(UNITS, dim=0).repeat(1, 2)
+        self.register_buffer("out_of_units", out_of_units.T.contiguous(), persistent=False)
+        self.register_buffer("visible", seen[group], persistent=False)
+        self.register_buffer("visible_to_units", seen.repeat_interleave(UNITS, dim=0), persistent=False)
+        self.linear = nn.Linear(own, signals)
+        self.linear_extra = nn.Linear(extra, signals)
+        self.units = nn.Linear(own, groups * UNITS)
+        self.units_extra = nn.Linear(extra, groups * UNITS)
+        self.out = nn.Linear(groups * UNITS, 2 * signals)
+
+    def forward(self, own: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+        """own: [N, signals * CHANNELS], extra: [N, extra] → mean and log scale, [N, signals] each."""
+        units = nn.functional.linear(own, self.units.weight * self.visible_to_units, self.units.bias)
+        units = nn.functional.silu(units + self.units_extra(extra))
+        found = nn.functional.linear(units, self.out.weight * self.out_of_units, self.out.bias)
+        correction, log_scale = found.chunk(2, dim=1)
+        linear = nn.functional.linear(own, self.linear.weight * self.visible, self.linear.bias)
+        return linear + self.linear_extra(extra) + correction, log_scale.clamp(-4.0, 3.0)
+
+
 class PeerReconstruction(nn.Module):
     """Masked reconstruction with attention over typed peer edges beside a linear skip.
 
@@ -74,56 +122,52 @@ class PeerReconstruction(nn.Module):
     peers' present. One hop only: with two, what is hidden would come back through the neighbours. The linear part
     alone is the one-hop ridge model that is hard to beat on real servers; attention adds what is not linear.
     The output is a mean and a log scale per signal, so that moments which are hard to predict (a job's start)
-    count for less.
+    count for less. A second head does without peers: it sees what a whole rack, node or job has in common.
 
     Attention: Brody, Alon, Yahav, "How attentive are graph attention networks?", ICLR 2022 (GATv2).
     """
 
-    masks: Tensor  # bool [groups, signals]: what is hidden together
+    masks: Tensor  # bool [2, groups, signals]: what a group rebuilds, and what is hidden from it
     by_effort: Tensor  # bool [signals]: closest to the peers that work equally hard, not to those of the same job
 
     def __init__(self, masks: Tensor, by_effort: Tensor, models: int) -> None:
         super().__init__()
-        signals = masks.shape[1]
+        signals = masks.shape[-1]
         self.register_buffer("masks", masks)
         self.register_buffer("by_effort", by_effort)
         self.typical = nn.Embedding(CONTEXTS, signals)
         self.circumstances = nn.Embedding(CONTEXTS, EMBEDDING)
-        own = signals * CHANNELS
-        medians = 2 * len(KINDS) * signals
         self.embedding = nn.Embedding(models + 1, EMBEDDING)
-        self.query = nn.Sequential(nn.Linear(own + signals + EMBEDDING, HIDDEN), nn.SiLU())
+        nn.init.zeros_(self.typical.weight)
+        own, medians = signals * CHANNELS, 2 * len(KINDS) * signals
+        self.query = nn.Sequential(nn.Linear(medians + EMBEDDING, HIDDEN), nn.SiLU())
         self.peer = nn.Sequential(nn.Linear(own + EMBEDDING, HIDDEN), nn.SiLU())
-        self.attention = nn.ModuleDict(
-            {kind: GATv2Conv(HIDDEN, HIDDEN // HEADS, heads=HEADS, add_self_loops=False) for kind in KINDS}
-        )
-        self.linear = nn.Linear(own + medians + EMBEDDING, signals)
-        self.head = nn.Sequential(
-            nn.Linear(2 * HIDDEN + own + signals + medians + EMBEDDING, 2 * HIDDEN),
-            nn.SiLU(),
-            nn.Linear(2 * HIDDEN, 2 * signals),
-        )
+        self.attention = GATv2Conv(HIDDEN, HIDDEN // HEADS, heads=HEADS, edge_dim=len(KINDS), add_self_loops=False)
+        targets, hidden = masks
+        self.together = Head(targets, hidden, HIDDEN + medians + EMBEDDING)
+        self.alone = Head(targets, hidden, EMBEDDING)
 
-    def forward(self, batch: Batch, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden: bool [N, signals] or [1, signals], what to hide → mean and log scale, [N, signals] each."""
-        nodes = batch.own.shape[0]
-        hidden = hidden.expand(nodes, -1)
+    def forward(self, batch: Batch) -> Rebuilt:
         embedding = self.embedding(batch.model) + self.circumstances(batch.context)
-        visible = (batch.own * (~hidden).unsqueeze(-1)).flatten(1)
-        query = self.query(torch.cat([visible, hidden.float(), embedding], dim=1))
-        peer = self.peer(torch.cat([batch.own.flatten(1), embedding], dim=1))
-        heard = torch.zeros_like(query)
-        for kind, attention in self.attention.items():
-            heard = heard + attention((peer, query), batch.edges[kind])
+        own = batch.own.flatten(1)
         nearest = self._nearest(batch)
         # A kind of peers that a GPU lacks is filled in by the closest that it has.
         filled = torch.where(batch.known > 0, batch.medians, nearest.unsqueeze(1))
         medians = torch.cat([filled, batch.known], dim=1).flatten(1)
-        linear = self.linear(torch.cat([visible, medians, embedding], dim=1))
-        correction, log_scale = self.head(
-            torch.cat([query, heard, visible, hidden.float(), medians, embedding], dim=1)
-        ).chunk(2, dim=1)
-        return nearest + linear + correction, log_scale.clamp(-4.0, 3.0)
+        heard = self._listen(own, medians, embedding, batch.edges)
+        mean, log_scale = self.together(own, torch.cat([heard, medians, embedding], dim=1))
+        mean_alone, log_scale_alone = self.alone(own, embedding)
+        typical = self.typical(batch.context)
+        return Rebuilt(nearest + mean, log_scale, typical + mean_alone, log_scale_alone)
+
+    def _listen(self, own: Tensor, medians: Tensor, embedding: Tensor, edges: Mapping[str, Tensor]) -> Tensor:
+        """What the peers have to say, [N, HIDDEN]. Whom a GPU listens to does not depend on its own readings."""
+        peer = self.peer(torch.cat([own, embedding], dim=1))
+        query = self.query(torch.cat([medians, embedding], dim=1))
+        kinds = torch.repeat_interleave(torch.arange(len(KINDS)), torch.tensor([edges[k].shape[1] for k in KINDS]))
+        kind = nn.functional.one_hot(kinds, len(KINDS)).to(own.dtype)
+        heard: Tensor = self.attention((peer, query), torch.cat([edges[k] for k in KINDS], dim=1), kind)
+        return heard
 
     def _nearest(self, batch: Batch) -> Tensor:
         """The median of the closest peers that report a signal; what is typical, without any. [N, signals].
@@ -149,6 +193,7 @@ def laplace_loss(actual: Tensor, mean: Tensor, log_scale: Tensor, counted: Tenso
     """
     loss = ((actual - mean).abs() * torch.exp(-log_scale) + log_scale)[counted]
     if trim > 0 and len(loss) > 1:
-        # Trimmed by the loss: sorting is linear in practice beside the forward pass.
-        loss = loss.sort().values[: max(1, int(len(loss) * (1 - trim)))]
+        kept = max(1, int(len(loss) * (1 - trim)))
+        loss = loss.kthvalue(kept).values.detach().ge(loss) * loss
+        return loss.sum() / kept
     return loss.mean()

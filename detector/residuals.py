@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector.batches import Prepared, peers, prepare
 from detector.budget import Tail
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale, idle, unsettled
+from detector.contexts import ContextScale, alone, idle, settling, unsettled
 from detector.features import Scaling
 from detector.model import PeerReconstruction
 from detector.signals import Signal
@@ -27,10 +27,11 @@ _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before any
 
 @dataclass(frozen=True, slots=True)
 class Residuals:
-    """Residuals in units of what is usual, float32 [signals, gpus, steps]; NaN where absent or without an opinion.
+    """Residuals in units of what is usual, float32 [rows, gpus, steps]; NaN where absent or without an opinion.
 
-    own: the GPU against the others of its job, which decides about this GPU. shared: what it was before that
-    comparison, which decides about jobs, nodes and racks.
+    own: the GPU against its peers, which decides about this GPU; a row for each signal, and a model's has another for
+    each: plainly against the median of those who do the same. shared: the GPU against what is usual without peers,
+    which decides about jobs, nodes and racks; a row for each signal.
     """
 
     own: Floats
@@ -142,7 +143,7 @@ class ModelJudge:
         prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
         # Above any scale that the network gives, so that all is divided by the same.
         unit = np.full((len(self.models) + 1, len(self.signals)), 1e3, np.float32)
-        found: Floats = np.abs(rebuild(self.network, prepared, unit)) * np.float32(1e3)
+        found: Floats = np.abs(rebuild(self.network, prepared, unit)[0]) * np.float32(1e3)
         return found * self.scaling.spread[prepared.model].T[:, :, None]
 
     def within(self, budget: float) -> ModelJudge:
@@ -153,11 +154,21 @@ class ModelJudge:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
         prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
-        shared = judgeable(
-            rebuild(self.network, prepared, scale_floor(self.signals, self.scaling)), self.signals, prepared.context
+        found = raw(self.network, prepared, self.signals, self.scaling)
+        return Residuals(
+            self.own_scale.apply(found.own, prepared.context), self.shared_scale.apply(found.shared, prepared.context)
         )
-        own = against_job(shared, prepared.topologies)
-        return Residuals(self.own_scale.apply(own, prepared.context), self.shared_scale.apply(shared, prepared.context))
+
+
+def raw(network: PeerReconstruction, prepared: Prepared, signals: tuple[Signal, ...], scaling: Scaling) -> Residuals:
+    """The model's residuals before anything is known of their usual size."""
+    floor = scale_floor(signals, scaling)
+    own, shared = (judgeable(each, prepared, signals, floor) for each in rebuild(network, prepared, floor))
+    own, plain = against_job(own, prepared.topologies), against_likes(prepared, floor)
+    # Idle GPUs are all alike but for their heat; a network can only be wrong about them.
+    heat = np.array([signal.follows == "effort" for signal in signals])
+    own[~np.isnan(plain) & idle(prepared.context) & ~heat[:, None, None]] = np.nan
+    return Residuals(np.concatenate([own, plain]), shared)
 
 
 def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
@@ -167,33 +178,62 @@ def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
     return floor
 
 
-def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> Floats:
-    """Residuals of every prepared step, [signals, gpus, steps]: each group of signals in turn hidden and rebuilt."""
+def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> tuple[Floats, Floats]:
+    """Residuals of every prepared step, [signals, gpus, steps]: with the peers' help, and without."""
     signals, gpus, steps = prepared.scaled.shape
-    out = np.full((signals, gpus, steps), np.nan, np.float32)
+    together, single = (np.full((signals, gpus, steps), np.nan, np.float32) for _ in range(2))
     least = torch.from_numpy(floor[prepared.model])
     per_batch = max(1, _BATCH_NODES // max(1, gpus))
     network.eval()
     with torch.inference_mode():
         for start in range(0, steps, per_batch):
             chosen = range(start, min(start + per_batch, steps))
-            batch, actual = prepared.batch(chosen), prepared.actual(chosen)
-            residual = torch.full_like(actual, float("nan"))
-            for hidden in network.masks:
-                mean, log_scale = network(batch, hidden.unsqueeze(0))
-                scale = torch.maximum(log_scale.exp(), least.repeat(len(chosen), 1))
-                residual[:, hidden] = ((actual - mean) / scale)[:, hidden]
-            by_step = residual.numpy().reshape(len(chosen), gpus, signals)
-            out[:, :, start : start + len(chosen)] = by_step.transpose(2, 1, 0)
-    return out
+            actual, found = prepared.actual(chosen), network(prepared.batch(chosen))
+            floors = least.repeat(len(chosen), 1)
+            for out, mean, log_scale in (
+                (together, found.mean, found.log_scale),
+                (single, found.mean_alone, found.log_scale_alone),
+            ):
+                residual = (actual - mean) / torch.maximum(log_scale.exp(), floors)
+                by_step = residual.numpy().reshape(len(chosen), gpus, signals)
+                out[:, :, start : start + len(chosen)] = by_step.transpose(2, 1, 0)
+    return together, single
 
 
-def judgeable(residuals: Floats, signals: tuple[Signal, ...], context: NDArray[np.int64]) -> Floats:
-    """The residuals without those of job-made signals where nothing tells what the job does, no rank and no past."""
+def judgeable(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...], floor: Floats) -> Floats:
+    """The residuals, those of job-made signals only where something tells what the job does.
+
+    That is the other ranks. A job without any is held against its own past instead, once it has settled.
+    """
     judged = residuals.copy()
     follows = np.array([signal.follows == "job" for signal in signals])
-    judged[follows[:, None, None] & unsettled(context)] = np.nan
+    now, past = prepared.channels[follows, ..., 0], prepared.channels[follows, ..., 2]
+    change = (
+        np.where(np.isnan(prepared.scaled[follows]), np.nan, now - past) / floor[prepared.model].T[follows, :, None]
+    )
+    judged[follows] = np.where(alone(prepared.context), change, judged[follows])
+    judged[follows[:, None, None] & settling(prepared.context)] = np.nan
     return judged
+
+
+def against_likes(prepared: Prepared, floor: Floats) -> Floats:
+    """What sets a GPU apart from the median of the settled ranks of its job, or of the idle GPUs of its model.
+
+    In units of the resolution, [signals, gpus, steps]. What the model could explain away by the GPU's other signals,
+    which the same fault has changed, shows here; where there is nobody alike, there is no opinion.
+    """
+    apart = np.full(prepared.scaled.shape, np.nan, np.float32)
+    least = floor[prepared.model].T
+    for step, topology in enumerate(prepared.topologies):
+        context = prepared.context[:, step]
+        for kind, alike in (("job", ~unsettled(context)), ("load", idle(context))):
+            groups = topology[kind]
+            now = np.where(alike, prepared.scaled[:, :, step], np.float32(np.nan))
+            if len(groups.members):
+                median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
+                mine = groups.members[alike[groups.members] & (idle(context)[groups.members] == (kind == "load"))]
+                apart[:, mine, step] = (now[:, mine] - median[:, groups.of[mine]]) / least[:, mine]
+    return apart
 
 
 def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:

@@ -26,6 +26,16 @@ class _Cause(BaseModel):
     low: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A rule beside the model: what reading says by itself that a GPU is broken; with no condition, one that grows."""
+
+    cause: str
+    above: float | None = None
+    below: float | None = None
+    codes: tuple[int, ...] = ()
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -38,9 +48,11 @@ class _Entry(BaseModel):
     resolution: float = 0.0
     range: tuple[float, float] | None = None
     mask: str | None = None
+    hides: tuple[str, ...] = ()
     scored: bool = True
     follows: Follows = None
     cause: _Cause = _Cause()
+    alarms: tuple[Alarm, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -75,10 +87,13 @@ class Signal:
     resolution: float = 0.0
     range: tuple[float, float] | None = None
     mask: str | None = None
+    hides: tuple[str, ...] = ()
     scored: bool = True
     follows: Follows = None
     cause_high: str | None = None
     cause_low: str | None = None
+    alarms: tuple[Alarm, ...] = ()
+    alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""
@@ -109,7 +124,7 @@ class Signals:
     def describe(self, name: str) -> Signal:
         """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
         known = {query.signal.name: query.signal for query in self.queries if query.signal}
-        return known.get(name) or Signal(name)
+        return known.get(name) or Signal(name, alone=False)
 
 
 def load(path: Path = DEFAULT) -> Signals:
@@ -148,8 +163,10 @@ def _signal(entry: _Entry) -> Signal | None:
         entry.resolution,
         entry.range,
         entry.mask,
-        entry.scored,
+        entry.hides,
+        entry.scored and not entry.alarms,
         entry.follows,
         entry.cause.high,
         entry.cause.low,
+        entry.alarms,
     )

@@ -41,7 +41,7 @@ def build(
     tell busy from idle and how hard a GPU works; NaN where unknown. kinds: those to build, None for all; the others
     are empty.
 
-    - `job`: ranks of one job.
+    - `job`: ranks of one job on one GPU model. On another, the same work looks different.
     - `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no peers.
     - `load`: the same GPU model at a similar effort, wherever it stands. The only kind that needs no labels.
     """
@@ -56,7 +56,7 @@ def build(
     if not np.isfinite(activity).any() and not np.isfinite(effort).any():
         present = np.ones(count, dtype=bool)
     topology = {
-        "job": _group([state], present & (job != IDLE), everyone),
+        "job": _group([state, model], present & (job != IDLE), everyone),
         "node": _group([node, state], present, everyone),
         "rack": _group([rack, model, busy, load], present & (rack >= 0), everyone),
         "load": _group([model, busy, load], present, by_effort),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import registry
+from detector import limits, registry, rules
 from detector.batches import Prepared, prepare
-from detector.budget import Tail
-from detector.calibration import BLOCK, HISTORY, Thresholds, calibrate
+from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
-from detector.contexts import ContextScale
 from detector.features import WINDOW, Scaling
+from detector.limits import Stretch
 from detector.model import PeerReconstruction, Thinning, laplace_loss
 from detector.registry import Card
-from detector.residuals import ModelJudge, against_job, aligned, judgeable, rebuild, scale_floor
+from detector.residuals import ModelJudge, aligned, raw
 from detector.signals import Signal
 from detector.telemetry import Floats, Telemetry, clean
 
-_NODES = 1024  # GPU-steps per training batch
+_NODES = 512  # GPU-steps per training batch
 _HELD_BACK = 0.3  # the newest share of the data: calibrates, never trains
 _TRIM = 0.03
 _RATE = 3e-3
@@ -67,7 +66,7 @@ def train(
     run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed)
     checkpoint = Checkpoint(settings.checkpoint, run)
     _optimise(network, prepared, splits, settings, random, progress, checkpoint)
-    judge, residual = _calibrated(signals, models, state, scaling, network, data, splits, settings.budget)
+    judge, residual = _calibrated(signals, models, state, scaling, network, recordings, data, splits, settings.budget)
     checkpoint.done()
     return judge, _card(judge, data, settings.seed, settings.budget, residual)
 
@@ -82,7 +81,7 @@ def recalibrate(
     ]
     firsts = [WINDOW] * len(data)
     made, residual = _calibrated(
-        judge.signals, judge.models, judge.state, judge.scaling, judge.network, data, firsts, budget
+        judge.signals, judge.models, judge.state, judge.scaling, judge.network, recordings, data, firsts, budget
     )
     return made, _card(made, data, card.seed, budget, residual).model_copy(update={"parent": card.version})
 
@@ -115,20 +114,14 @@ def _calibrated(
     state: tuple[str, str],
     scaling: Scaling,
     network: PeerReconstruction,
+    recordings: Sequence[Telemetry],
     data: Sequence[tuple[Telemetry, Floats]],
     firsts: Sequence[int],
     budget: float,
 ) -> tuple[ModelJudge, float]:
     """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
-    parts = [
-        prepare(telemetry, readings, scaling, models, state, first)
-        for (telemetry, readings), first in zip(data, firsts, strict=True)
-    ]
-    floor = scale_floor(signals, scaling)
-    shared = [judgeable(rebuild(network, part, floor), signals, part.context) for part in parts]
-    own = [against_job(residuals, part.topologies) for residuals, part in zip(shared, parts, strict=True)]
-    step = data[0][0].step
-    (own_scale, own_tail), (shared_scale, shared_tail) = (_usual(r, parts, signals, step) for r in (own, shared))
+    stretches = list(_stretches(recordings, data, firsts, network, scaling, signals, models, state))
+    usual = limits.fit(stretches, signals, data[0][0].step)
     judge = ModelJudge(
         "",
         signals,
@@ -136,16 +129,16 @@ def _calibrated(
         state,
         scaling,
         network.eval(),
-        own_scale,
-        shared_scale,
-        own_tail.thresholds(budget),
-        shared_tail.thresholds(budget),
-        own_tail,
-        shared_tail,
+        usual.own_scale,
+        usual.shared_scale,
+        usual.own.thresholds(budget),
+        usual.shared.thresholds(budget),
+        usual.own,
+        usual.shared,
     )
     trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
-    return judge, float(np.nanmedian(np.abs(np.concatenate([r.ravel() for r in own]))))
+    return judge, float(np.nanmedian(np.abs(np.concatenate([each.residuals.own.ravel() for each in stretches]))))
 
 
 def _card(
@@ -169,18 +162,24 @@ def _card(
     )
 
 
-def _usual(
-    residuals: Sequence[Floats], parts: Sequence[Prepared], signals: tuple[Signal, ...], step: float
-) -> tuple[ContextScale, Tail]:
-    """What is usual in each context, and the thresholds by budget; of several recordings the more cautious."""
-    pairs = list(zip(residuals, parts, strict=True))
-    scale = ContextScale(np.max([ContextScale.fit(r, part.context).values for r, part in pairs], axis=0))
-    scaled = [scale.apply(r, part.context) for r, part in pairs]
-
-    def thresholds(budget: float) -> Thresholds:
-        return Thresholds(np.max([calibrate(r, signals, step, budget).values for r in scaled], axis=0))
-
-    return scale, Tail.fit(thresholds)
+def _stretches(
+    recordings: Sequence[Telemetry],
+    data: Sequence[tuple[Telemetry, Floats]],
+    firsts: Sequence[int],
+    network: PeerReconstruction,
+    scaling: Scaling,
+    signals: tuple[Signal, ...],
+    models: tuple[str, ...],
+    state: tuple[str, str],
+) -> Iterator[Stretch]:
+    """The residuals of each recording from its `firsts` step on, without those of GPUs that a rule finds broken."""
+    for recording, (telemetry, readings), first in zip(recordings, data, firsts, strict=True):
+        part = prepare(telemetry, readings, scaling, models, state, first)
+        found = raw(network, part, signals, scaling)
+        broken = rules.findings(recording, first).score > 0
+        found.own[:, broken] = found.shared[:, broken] = np.nan
+        newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])
+        yield Stretch(newest, found, part.context)
 
 
 def _usable(recordings: Sequence[Telemetry]) -> tuple[tuple[Signal, ...], list[tuple[Telemetry, Floats]]]:
@@ -188,7 +187,7 @@ def _usable(recordings: Sequence[Telemetry]) -> tuple[tuple[Signal, ...], list[t
     reported: dict[str, Signal] = {}
     for telemetry in recordings:
         for signal, plane in zip(telemetry.signals, telemetry.values, strict=True):
-            if not np.isnan(plane).all():
+            if not signal.alarms and not np.isnan(plane).all():
                 reported.setdefault(signal.name, signal)
     if not reported:
         raise TrainingError("the telemetry holds no reading at all")
@@ -219,9 +218,18 @@ def _fit_scaling(
 
 
 def _masks(signals: tuple[Signal, ...]) -> Tensor:
-    """Signals hidden together, bool [groups, signals]; those without a named group are dealt out in turn."""
+    """What each group of signals rebuilds and what is hidden from it, bool [2, groups, signals].
+
+    Signals without a named group are dealt out in turn.
+    """
     names = [signal.mask or f"dealt {place % _DEFAULT_MASKS}" for place, signal in enumerate(signals)]
-    return torch.tensor([[name == group for name in names] for group in dict.fromkeys(names)])
+    groups = list(dict.fromkeys(names))
+    hides = {group: {group} for group in groups}
+    for name, signal in zip(names, signals, strict=True):
+        hides[name] |= set(signal.hides)
+    targets = [[name == group for name in names] for group in groups]
+    hidden = [[name in hides[group] for name in names] for group in groups]
+    return torch.tensor([targets, hidden])
 
 
 def _optimise(
@@ -246,17 +254,17 @@ def _optimise(
         gpus = prepared[which].scaled.shape[1]
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
         batch, actual = prepared[which].batch(steps), prepared[which].actual(steps)
-        hidden = network.masks[torch.from_numpy(random.integers(0, len(network.masks), len(actual)))]
-        mean, log_scale = network(thinning.apply(batch, unknown), hidden)
-        counted = hidden & ~actual.isnan()
-        loss = laplace_loss(actual.nan_to_num(), mean, log_scale, counted, _TRIM)
+        found = network(thinning.apply(batch, unknown))
+        counted, actual = ~actual.isnan(), actual.nan_to_num()
+        together = laplace_loss(actual, found.mean, found.log_scale, counted, _TRIM)
+        loss = together + laplace_loss(actual, found.mean_alone, found.log_scale_alone, counted, _TRIM)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         checkpoint.keep(iteration + 1, parts, random)
-        progress(iteration + 1, float(loss.detach()))
+        progress(iteration + 1, float(together.detach()))
 
 
 def _time(seconds: float) -> datetime:

@@ -31,27 +31,47 @@ class Verdict:
 def judge(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[Verdict | None]:
     """The newest step's verdict per GPU; None where nothing could be judged.
 
-    residuals: float32 [signals, gpus, steps], at least HISTORY steps.
+    residuals: float32 [rows, gpus, steps], at least HISTORY steps.
     """
     best = ratios(residuals, signals, thresholds)
-    recent: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)  # its sign: did the signal go up or down?
+    sums: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
+    by_row = _by_signal(sums, signals)
+    largest = np.abs(by_row).argmax(axis=0)[None]
+    recent: Floats = np.take_along_axis(by_row, largest, axis=0)[0]  # its sign: did the signal go up or down?
     return [_verdict(best[:, gpu], recent[:, gpu], signals) for gpu in range(best.shape[1])]
 
 
 def ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
     """The newest step's evidence over its threshold, at the worse horizon; -infinity where absent. [signals, gpus]."""
-    found = evidence(residuals, signals, thresholds.spike)[..., -1] / thresholds.values[:, :, None]
-    worse: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
-    return worse
+    return all_ratios(residuals, signals, thresholds, newest=1)[..., -1]
+
+
+def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds, newest: int = 0) -> Floats:
+    """Every step's evidence over its threshold, or only the `newest` steps': [signals, gpus, steps].
+
+    The worst row and horizon of each signal. Where the signals together say more than the worst of them, they are all
+    raised by the same factor, so that the largest is the score and the shares stay.
+    """
+    found = evidence(residuals, signals, thresholds.spike)[..., -newest:] / thresholds.values[:, :, None, None]
+    worst: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
+    each: Floats = _by_signal(worst[:-1], signals).max(axis=0)
+    together = worst[-1]
+    most = each.max(axis=0, initial=-np.inf)
+    raised = (together > most) & (most > 0)
+    each *= np.where(raised, together / np.where(raised, most, 1.0), 1.0).astype(np.float32)
+    return each
+
+
+def _by_signal(rows: Floats, signals: Sequence[Signal]) -> Floats:
+    """[rows, ...] → [times, signals, ...]; a signal may have several rows."""
+    return rows.reshape(len(rows) // max(1, len(signals)), len(signals), *rows.shape[1:])
 
 
 def scores(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
     """The scores of every step at once: [signals, gpus, steps] → [gpus, steps], NaN where nothing could be judged."""
-    found = evidence(residuals, signals, thresholds.spike) / thresholds.values[:, :, None, None]
-    flat = found.reshape(-1, *found.shape[2:])
-    absent = np.isnan(flat).all(axis=0)
-    result: Floats = np.where(absent, np.nan, np.nanmax(np.where(np.isnan(flat), -np.inf, flat), axis=0))
-    return np.maximum(result, 0.0)
+    worst = all_ratios(residuals, signals, thresholds).max(axis=0, initial=-np.inf)
+    result: Floats = np.where(worst == -np.inf, np.nan, np.maximum(worst, 0.0))
+    return result
 
 
 def missing(silent: int) -> Verdict:

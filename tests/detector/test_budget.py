@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from detector.__main__ import cli
 from detector.budget import BUDGETS, Tail, broken
-from detector.calibration import BLOCK, Thresholds, calibrate
+from detector.calibration import BLOCK, Thresholds, block_maxima, calibrate, chance, evidence
 from detector.shard import Shard
 from detector.signals import Signal
 from detector.telemetry import Gpu
@@ -26,9 +26,10 @@ def test_any_budget_has_the_thresholds_of_its_tail(budget: float) -> None:
 
 def test_a_stored_tail_gives_what_calibrating_for_the_budget_gives() -> None:
     residuals = np.random.default_rng(1).laplace(size=(2, 40, 40 * BLOCK)).astype(np.float32)
-    tail = Tail.fit(lambda budget: calibrate(residuals, SIGNALS, 5.0, budget))
+    maxima = block_maxima(evidence(residuals, SIGNALS))
+    tail = Tail.fit(lambda budget: calibrate(maxima, SIGNALS, chance(budget, 5.0)))
     for budget in (0.05, 0.1, 3.0):
-        expected = calibrate(residuals, SIGNALS, 5.0, budget).values
+        expected = calibrate(maxima, SIGNALS, chance(budget, 5.0)).values
         np.testing.assert_allclose(tail.thresholds(budget).values, expected, rtol=0.03)
 
 

@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
 
-from detector.calibration import BLOCK, HORIZONS, Thresholds, calibrate, evidence
+from detector import verdicts
+from detector.calibration import (
+    BLOCK,
+    HISTORY,
+    HORIZONS,
+    Thresholds,
+    block_maxima,
+    calibrate,
+    chance,
+    evidence,
+    incidents,
+    rough,
+)
 from detector.signals import Signal
 
 BOTH, HIGH, LOW = Signal("both"), Signal("high", direction="high"), Signal("low", direction="low")
@@ -30,7 +42,7 @@ def test_a_mean_over_less_than_half_its_horizon_is_no_opinion() -> None:
 
 
 def test_one_wild_sample_stays_below_the_threshold() -> None:
-    thresholds = Thresholds(np.ones((len(HORIZONS), 1), np.float32))
+    thresholds = Thresholds(np.ones((len(HORIZONS), 2), np.float32))
     spike = constant(0.0)
     spike[..., -1] = 1e6
     assert evidence(spike, [BOTH], thresholds.spike)[:, 0, 0, -1].max() < 1.0
@@ -46,11 +58,12 @@ def test_the_budget_is_kept_on_fresh_noise_and_a_tighter_one_is_stricter() -> No
 
     hours = 200 * 40 * BLOCK * 5.0 / 3600
     budget = 100.0  # alarms per 1,000 GPU-hours, so that there are enough to count
-    loose, strict = (calibrate(noise(), [BOTH], 5.0, each) for each in (budget, budget / 100))
-    assert (strict.values > loose.values).all()
+    maxima = block_maxima(evidence(noise(), [BOTH]))
+    loose, strict = (calibrate(maxima, [BOTH], chance(each, 5.0)) for each in (budget, budget / 100))
+    assert (strict.values[:, 0] > loose.values[:, 0]).all()
 
     found = evidence(noise(), [BOTH], loose.spike) / loose.values[:, :, None, None]
-    blocks = np.nan_to_num(found.max(axis=(0, 1)), nan=0.0)[:, : 40 * BLOCK].reshape(200, 40, BLOCK)
+    blocks = np.nan_to_num(found, nan=0.0).max(axis=(0, 1))[:, : 40 * BLOCK].reshape(200, 40, BLOCK)
     alarms = int((blocks.max(axis=-1) >= 1).sum())
     expected = budget * hours / 1000
     # Tails are believed to be no lighter than exponential, so lighter ones spend less than the budget.
@@ -58,5 +71,43 @@ def test_the_budget_is_kept_on_fresh_noise_and_a_tighter_one_is_stricter() -> No
 
 
 def test_a_signal_that_is_only_an_input_never_reaches_its_threshold() -> None:
-    thresholds = calibrate(constant(1.0, 2 * BLOCK), [Signal("input", scored=False)], 5.0, 1.0)
-    assert np.isinf(thresholds.values).all()
+    unscored = [Signal("input", scored=False)]
+    thresholds = calibrate(block_maxima(evidence(constant(1.0, 2 * BLOCK), unscored)), unscored, 1e-4)
+    assert np.isinf(thresholds.values[:, 0]).all()
+
+
+def test_what_moves_every_signal_a_little_shows_in_all_of_them_together() -> None:
+    signals = [Signal("a"), Signal("b"), Signal("input", scored=False)]
+    residuals = np.full((3, 1, 60), 0.5, np.float32)
+    residuals[1] *= -1
+    residuals[2] = 100
+    assert evidence(residuals, signals)[0, -1, 0, -1] == pytest.approx(0.5)
+
+
+def test_faults_in_the_history_do_not_set_the_thresholds() -> None:
+    random = np.random.default_rng(8)
+    healthy = random.standard_normal((1, 100, 20 * BLOCK)).astype(np.float32)
+    history = healthy.copy()
+    history[:, :8, 3 * BLOCK : 5 * BLOCK] += 4  # 16 of 2,000 blocks
+    expected = calibrate(block_maxima(evidence(healthy, [BOTH])), [BOTH], 1e-5)
+    found = evidence(history, [BOTH])
+    maxima = block_maxima(found)
+    wrong = incidents(found, rough(maxima, [BOTH], 1e-5))
+    assert 16 <= wrong.sum() <= 32
+    cleaned = calibrate(maxima[..., ~wrong], [BOTH], 1e-5)
+    np.testing.assert_allclose(cleaned.values, expected.values, rtol=0.15)
+    assert (calibrate(maxima, [BOTH], 1e-5).values > 1.5 * expected.values).any()
+
+
+def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame() -> None:
+    signals = [Signal("a", alone=False), Signal("b", alone=False)]
+    noise = np.random.default_rng(9).standard_normal((2, 50, 20 * BLOCK)).astype(np.float32)
+    thresholds = calibrate(block_maxima(evidence(noise, signals)), signals, 1e-4)
+    wrong = np.zeros((2, 1, HISTORY), np.float32)
+    wrong[0] = 5.0
+    verdict = verdicts.judge(wrong, signals, thresholds)[0]
+    assert verdict is not None
+    assert verdict.score > 1
+    name, share = verdict.contributions[0]
+    assert name == "a"
+    assert share == pytest.approx(1.0)

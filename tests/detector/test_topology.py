@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,12 @@ def test_ranks_of_a_job_are_peers_across_nodes() -> None:
     built = topology.build(FLEET, jobs(a=[6, 7, 8, 9]), QUIET, POWER)
     assert sets(built["job"]) == [{6, 7, 8, 9}]
     assert built["job"].of[[5, 6, 9]].tolist() == [-1, 0, 0]
+
+
+def test_ranks_on_another_gpu_model_are_no_peers() -> None:
+    mixed = (*FLEET[:8], *(replace(gpu, model="A100") for gpu in FLEET[8:]))
+    built = topology.build(mixed, jobs(a=list(range(4, 12))), QUIET, POWER)
+    assert sets(built["job"]) == [{4, 5, 6, 7}, {8, 9, 10, 11}]
 
 
 def test_gpus_of_one_node_that_work_for_different_jobs_are_no_node_peers() -> None:

@@ -1,17 +1,14 @@
 import numpy as np
 import pytest
 
-from detector import groups, verdicts
+from detector import verdicts
 from detector.calibration import HISTORY, Thresholds
 from detector.signals import Signal
-from detector.telemetry import Telemetry
-
-from .fleets import telemetry
 
 HEAT = Signal("temperature", direction="high", cause_high="cooling")
 POWER = Signal("power", cause_high="inefficiency", cause_low="power_loss")
 SIGNALS = (HEAT, POWER)
-THRESHOLDS = Thresholds(np.full((2, 2), 2.0, np.float32))
+THRESHOLDS = Thresholds(np.full((2, 3), 2.0, np.float32))
 
 
 def judged(heat: float, power: float) -> verdicts.Verdict | None:
@@ -57,10 +54,13 @@ def test_the_newest_verdict_equals_the_last_of_all_scores() -> None:
     np.testing.assert_allclose(newest, verdicts.scores(residuals, SIGNALS, THRESHOLDS)[:, -1], rtol=1e-6)
 
 
-def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
-    fleet: Telemetry = telemetry(steps=2)
-    ratios = np.zeros((2, len(fleet.gpus)), np.float32)
-    ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
-    found = groups.scores(ratios, fleet)
-    assert found["node", "node-01"] == pytest.approx(3.0)
-    assert found["rack", "rack-1"] == 0.0
+def test_a_signal_that_is_judged_twice_counts_once_by_the_worse() -> None:
+    thresholds = Thresholds(np.full((2, 5), 2.0, np.float32))
+    residuals = np.zeros((4, 1, HISTORY), np.float32)
+    residuals[2], residuals[3] = 4.0, -3.0  # the second rows of heat and power
+    verdict = verdicts.judge(residuals, SIGNALS, thresholds)[0]
+    assert verdict is not None
+    assert verdict.score == pytest.approx(2.0)
+    assert verdict.cause == "cooling"
+    assert [name for name, _ in verdict.contributions] == ["temperature", "power"]
+    assert verdicts.judge(residuals[:, :0], SIGNALS, thresholds) == []

@@ -1,0 +1,83 @@
+"""What is usual for a model's residuals on healthy telemetry: their scale in each context, and the thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector import groups
+from detector.budget import Tail
+from detector.calibration import block_maxima, calibrate, chance, evidence, incidents, rough
+from detector.contexts import ContextScale
+from detector.residuals import Residuals
+from detector.signals import Signal
+from detector.telemetry import Floats, Telemetry
+
+_TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
+_GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
+_MOST_WRONG = 0.1  # share of the history that may be left out as incidents
+_COLUMNS = 16  # GPUs whose evidence is held in memory at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of telemetry with its residuals, not yet scaled. context: [gpus, steps]."""
+
+    telemetry: Telemetry
+    residuals: Residuals
+    context: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Scales of both kinds of residuals, and their thresholds by budget."""
+
+    own_scale: ContextScale
+    shared_scale: ContextScale
+    own: Tail
+    shared: Tail
+
+
+def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) -> Limits:
+    """Limits that spend any budget on stretches believed to be mostly healthy. step: seconds."""
+    contexts = [stretch.context for stretch in stretches]
+    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts)
+    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts)
+    together = [
+        groups.medians(np.concatenate(list(_evidence(residuals, signals)), axis=2), stretch.telemetry)
+        for residuals, stretch in zip(shared, stretches, strict=True)
+    ]
+    # Groups have fewer blocks than GPUs to spend their part of the budget in.
+    gpus, rows = (sum(each.shape[-1] * each.shape[-2] for each in found) for found in (own, together))
+    share = _GROUPS * gpus / max(1, rows)
+    return Limits(
+        own_scale,
+        shared_scale,
+        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS),
+        _tail(lambda: iter(together), signals, step, share),
+    )
+
+
+def _tail(found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float) -> Tail:
+    """found: goes through the evidence, as often as it is called. share: of the budget, for each row of it."""
+    maxima = np.concatenate([block_maxima(part) for part in found()], axis=-1)
+    guess = rough(maxima, signals, chance(_TYPICAL, step) * share)
+    wrong = np.concatenate([incidents(part, guess) for part in found()])
+    # So much cannot have been wrong: then it is the guess that was.
+    kept = ~wrong if wrong.mean() <= _MOST_WRONG else np.ones_like(wrong)
+    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share))
+
+
+def _scaled(residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]]) -> tuple[ContextScale, list[Floats]]:
+    """Of several stretches the more cautious scale."""
+    pairs = list(zip(residuals, contexts, strict=True))
+    scale = ContextScale(np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0))
+    return scale, [scale.apply(each, context) for each, context in pairs]
+
+
+def _evidence(residuals: Floats, signals: tuple[Signal, ...]) -> Iterator[Floats]:
+    for first in range(0, residuals.shape[1], _COLUMNS):
+        yield evidence(residuals[:, first : first + _COLUMNS], signals)

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from detector import groups
+from detector.telemetry import IDLE
+
+from .fleets import telemetry
+
+
+def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
+    fleet = telemetry(steps=2)
+    ratios = np.zeros((2, len(fleet.gpus)), np.float32)
+    ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
+    found = groups.scores(ratios, fleet)
+    assert found["node", "node-01"] == pytest.approx(3.0)
+    assert found["rack", "rack-1"] == 0.0
+
+
+def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_runs() -> None:
+    fleet = telemetry(steps=130)
+    values = np.random.default_rng(4).standard_normal((2, len(fleet.gpus), 130)).astype(np.float32)
+    values[0, 3, 10:20] = np.nan
+    found = groups.medians(values, fleet)
+    nodes, racks = len({gpu.node for gpu in fleet.gpus}), len({gpu.rack for gpu in fleet.gpus})
+    assert found.shape == (2, nodes + racks + 1, 130)
+    np.testing.assert_allclose(found[:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, nodes], np.nanmedian(values[:, :16], axis=1), rtol=1e-6)
+    working = fleet.job[0] != IDLE
+    np.testing.assert_allclose(found[:, -1, working], np.nanmedian(values[:, :16, working], axis=1), rtol=1e-6)
+    assert np.isnan(found[:, -1, ~working]).all()

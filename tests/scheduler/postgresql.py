@@ -57,6 +57,11 @@ class Postgresql:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
 
+    def set(self, name: str, value: str) -> None:
+        """For everybody, sessions that are open too."""
+        self.execute(f"ALTER SYSTEM SET {name} = {value}")
+        self.execute("SELECT pg_reload_conf()")
+
     def start(self) -> None:
         options = ["-p", str(self._port), "-h", "127.0.0.1", "-k", str(self._home), "-c", "max_connections=50"]
         with (self._home / "log").open("ab") as log:

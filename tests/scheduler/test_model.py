@@ -311,7 +311,7 @@ def test_the_promises_hold_whatever_is_done(template: Path) -> None:
     run_state_machine_as_test(
         Model,
         settings=settings(
-            max_examples=int(STEPS * 1.15 / STEPS_EACH),
+            max_examples=int(STEPS * 1.3 / STEPS_EACH),
             stateful_step_count=STEPS_EACH,
             deadline=None,
             database=None,

@@ -15,6 +15,7 @@ from ..exposition import Metrics
 from ..jobs import JobState, JobType, Specification
 from ..nodes import Gpu
 from ..queue import Queue
+from ..remediation import Policy
 from ..store import Store, Transaction, jobs, nodes
 from . import load
 from .server import Server, running
@@ -47,7 +48,7 @@ def tick(home: Path, queued: int, node_count: int, passes: int) -> dict[str, Fig
 async def _tick(store: Store, queued: int, node_count: int, passes: int) -> dict[str, Figures]:
     await _fill(store, queued)
     await store.write(_register, node_count)
-    queue = Queue(store, Metrics())
+    queue = Queue(store, Metrics(), Policy())
     cycle = Cycle(queue, None, Settings())
     filling: dict[int, list[float]] = {}
     placed = -1

@@ -13,6 +13,7 @@ from ..exposition import Metrics
 from ..jobs import JobType, Outcome, Specification
 from ..nodes import Gpu
 from ..queue import Queue
+from ..remediation import Policy
 from ..store import Store
 
 NODES, GPUS = 16, 8
@@ -34,7 +35,7 @@ async def gather(count: int, width: int, work: Callable[[int], Awaitable[object]
 async def ours(database: Path | str, count: int, width: int) -> dict[str, float]:
     """Accepted, placed, begun and ended, each told by an event; without HTTP."""
     with closing(Store(database)) as store:
-        queue = Queue(store, Metrics())
+        queue = Queue(store, Metrics(), Policy())
         cycle = Cycle(queue, None, Settings())
         names = [f"bench-{index:02}" for index in range(NODES)]
         for name in names:

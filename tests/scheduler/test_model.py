@@ -30,8 +30,9 @@ from scheduler.clock import now
 from scheduler.cycle import Cycle, Settings
 from scheduler.exposition import Metrics
 from scheduler.jobs import TRANSITIONS, JobState, JobType, Outcome, Priority, Specification, TransitionError
-from scheduler.nodes import WHOLE_NODE, Gpu, Node
+from scheduler.nodes import WHOLE_NODE, Gpu, Node, Owner
 from scheduler.queue import BusyNodeError, Queue
+from scheduler.remediation import Policy
 from scheduler.store import Store, Transaction, attempts, events, jobs, nodes
 from scheduler.store.alerts import Alert
 
@@ -40,6 +41,8 @@ STEPS = int(os.environ.get("STETHOS_STEPS", "20000"))
 STEPS_EACH = 50
 NODES = ("a", "b", "c")
 GPUS = 4
+#: How many GPUs automation may hold of the twelve.
+BOUND = 6
 node_names = st.sampled_from(NODES)
 gpus = st.integers(0, GPUS - 1)
 
@@ -109,7 +112,7 @@ class Model(RuleBasedStateMachine):
 
     def _open(self) -> None:
         self.store = Store(self.home / "database")
-        self.queue = Queue(self.store, Metrics(), limit=100)
+        self.queue = Queue(self.store, Metrics(), Policy(canary_seconds=0.0, floor=BOUND), limit=100)
         self.cycle = Cycle(self.queue, None, Settings())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -253,6 +256,7 @@ class Model(RuleBasedStateMachine):
         self.parts = live.parts
         for node in live.known:
             assert set(node.held) <= {gpu.index for gpu in node.gpus}
+        assert sum(len(_automated(node)) for node in live.known) <= BOUND, "the circuit breaker"
         placed = {job for job, tracked in self.jobs.items() if tracked.state in (JobState.ASSIGNED, JobState.RUNNING)}
         live_jobs = [job for job, _ in live.attempts]
         assert len(set(live_jobs)) == len(live_jobs)
@@ -286,6 +290,12 @@ class Model(RuleBasedStateMachine):
             return
         assert state in TRANSITIONS[before], (job, before, state)
         self.jobs[job].state = state
+
+
+def _automated(node: Node) -> set[int]:
+    """The GPUs that are out of service by no person's will."""
+    ours = {cordon.gpu for cordon in node.cordons if cordon.owner == Owner.STETHOS}
+    return {gpu.index for gpu in node.gpus} if WHOLE_NODE in ours else ours
 
 
 def _placeable(node: Node) -> set[int]:

@@ -77,7 +77,8 @@ def _percentiles(took: list[float]) -> Figures:
 
 def alerts(home: Path, rate: float, seconds: float) -> dict[str, Figures]:
     """From sending an alert to hearing, over the event stream, that its GPU is cordoned."""
-    with running(home) as server:
+    # Every GPU is to be cordoned, so the circuit breaker must not step in.
+    with running(home, "--hold-share", "1", "--hold-rack-share", "1") as server:
         names = [f"node-{index:04}" for index in range(1 + int(rate * seconds) // 8)]
         with server.client() as client:
             for name in names:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
 import structlog
@@ -20,10 +20,18 @@ from .store import Transaction, UnavailableError, attempts, events, jobs, nodes,
 
 log = structlog.get_logger()
 
+LOOK = tuple(each.name for each in fields(placement.Look))
+
+#: Placements in one transaction: whoever else wants to write waits for no more.
+TOGETHER = 25
+
+#: An assignment with its explanation, as JSON.
+Explained = tuple[placement.Assignment, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All in seconds, but for the batch: placements in one commit."""
+    """All in seconds, but for the batch: placements in one pass."""
 
     lost_seconds: float = 10.0
     start_seconds: float = 30.0
@@ -112,8 +120,10 @@ class Cycle:
         """One pass. Others go on writing while it decides; what they have changed by then is not placed on."""
         store, batch = self._queue.store, self.settings.batch
         with self._queue.metrics.placement_seconds.time():
-            plan, versions = await store.read(_plan, self.scores(), batch)
-            placed = await store.write(_place, plan.assignments, versions) if plan.assignments else []
+            plan, explained, versions = await store.read(_plan, self.scores(), batch)
+            placed: list[placement.Assignment] = []
+            for start in range(0, len(explained), TOGETHER):
+                placed += await store.write(_place, explained[start : start + TOGETHER], versions)
         self.reasons = plan.reasons
         self._ticked_at = now()
         placements = self._queue.metrics.placements
@@ -195,28 +205,32 @@ def candidates(tx: Transaction, known: list[Node], scores: dict[Place, float]) -
     return [placement.candidate(node, scores, risks.get(node.name, 0.0)) for node in known]
 
 
-def _plan(tx: Transaction, scores: dict[Place, float], batch: int) -> tuple[placement.Plan, dict[str, int]]:
-    """What to place where, and the versions of the nodes that it was decided on."""
+def _plan(
+    tx: Transaction, scores: dict[Place, float], batch: int
+) -> tuple[placement.Plan, list[Explained], dict[str, int]]:
+    """What to place where and why, and the versions of the nodes that it was decided on."""
     known = nodes.get_all(tx)
     able = candidates(tx, known, scores)
     free = sum(len(node.free) for node in able if node.why_not is None)
     waiting = jobs.waiting(tx, batch, free)
     plan = placement.plan(waiting, able, batch) if waiting else placement.Plan((), {})
-    return plan, {node.name: node.version for node in known}
+    explained = [(assignment, _explanation(tx, assignment)) for assignment in plan.assignments]
+    return plan, explained, {node.name: node.version for node in known}
 
 
-def _place(
-    tx: Transaction, assignments: Sequence[placement.Assignment], versions: Mapping[str, int]
-) -> list[placement.Assignment]:
+def _explanation(tx: Transaction, assignment: placement.Assignment) -> str:
+    looks = [{name: getattr(look, name) for name in LOOK} for look in assignment.why.looks]
+    return json.dumps({"time": rfc3339(tx.now), "candidates": looks, "counts": assignment.why.counts})
+
+
+def _place(tx: Transaction, explained: Sequence[Explained], versions: Mapping[str, int]) -> list[placement.Assignment]:
     """Those that still hold: the job waits, and nothing was decided about its nodes meanwhile."""
     current = {row["name"]: row["version"] for row in tx.all("node_versions")}
     placed = []
-    for assignment in assignments:
+    for assignment, why in explained:
         same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
         if same and jobs.get(tx, assignment.job).state == JobState.QUEUED:
-            why = assignment.why
-            looks = {"time": rfc3339(tx.now), "candidates": [asdict(look) for look in why.looks], "counts": why.counts}
-            attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, json.dumps(looks)))
+            attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
             placed.append(assignment)
     return placed
 

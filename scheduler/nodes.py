@@ -141,6 +141,8 @@ class Node:
 
     def cordon(self, gpu: int) -> Cordon | None:
         """The cordon that speaks for a GPU: a person's before our own, the oldest first."""
+        if not self.cordons:
+            return None
         found = [cordon for cordon in self.cordons if cordon.gpu == gpu]
         return min(found, key=lambda c: (c.owner != Owner.PERSON, c.since), default=None)
 

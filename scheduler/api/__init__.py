@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from ..auth import Keys, RequireToken
+from ..auth import Keys
 from ..cycle import Cycle, Settings
 from ..exposition import Metrics
 from ..health import Prometheus
@@ -22,6 +22,7 @@ from ..workload import Workload
 from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, remediation, workload
 from .context import Context
 from .endpoint import Endpoint
+from .guard import RequireToken
 from .problems import Problem, on_crash, on_http_error, on_problem, on_unavailable
 
 VERSION = "0.1.0"

@@ -8,9 +8,9 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from ..auth import COOKIE, cookie
 from .context import context
 from .endpoint import Endpoint
+from .guard import COOKIE, cookie
 from .problems import Problem
 
 CONSOLE = Path(__file__).parents[1] / "console"

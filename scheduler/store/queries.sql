@@ -74,12 +74,15 @@ WHERE id = :id AND state = :old;
 -- From each shape to the next one in the index, so that a long queue costs no more than a short one.
 WITH RECURSIVE shapes (gpus, nodes) AS (
     SELECT gpus, nodes FROM jobs
-    WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY gpus, nodes, rank LIMIT 1)
+    WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY state, gpus, nodes, rank LIMIT 1)
     UNION ALL
-    SELECT jobs.gpus, jobs.nodes FROM shapes JOIN jobs ON jobs.id = (
-        SELECT later.id FROM jobs AS later
-        WHERE later.state = 'queued' AND (later.gpus, later.nodes) > (shapes.gpus, shapes.nodes)
-        ORDER BY later.gpus, later.nodes, later.rank LIMIT 1)
+    SELECT jobs.gpus, jobs.nodes FROM shapes JOIN jobs ON jobs.id = coalesce(
+        (SELECT wider.id FROM jobs AS wider
+         WHERE wider.state = 'queued' AND wider.gpus = shapes.gpus AND wider.nodes > shapes.nodes
+         ORDER BY wider.nodes, wider.rank LIMIT 1),
+        (SELECT larger.id FROM jobs AS larger
+         WHERE larger.state = 'queued' AND larger.gpus > shapes.gpus
+         ORDER BY larger.gpus, larger.nodes, larger.rank LIMIT 1))
 )
 SELECT gpus, nodes FROM shapes;
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from .postgresql import Postgresql, binaries
 from .processes import Scheduler
 
 
@@ -26,3 +27,12 @@ def own_scheduler(tmp_path: Path) -> Iterator[Scheduler]:
     server = Scheduler(tmp_path, "--node-timeout", "3")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    folder = binaries()
+    if folder is None:
+        pytest.skip("no PostgreSQL here: install it (Debian: postgresql), or put initdb and postgres on PATH")
+    with Postgresql(folder) as server:
+        yield server

@@ -37,6 +37,10 @@ class Process:
         return self._child.wait(20)
 
     @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
     def ended(self) -> bool:
         return self._child.poll() is not None
 

@@ -178,6 +178,28 @@ def test_the_fleet_says_what_each_gpu_does(scheduler: Scheduler) -> None:
     assert fleet["health"] == {"state": "off", "read_seconds_ago": None, "scores": 0}
 
 
+def test_the_fleet_comes_without_its_gpus_where_that_is_asked(scheduler: Scheduler) -> None:
+    scheduler.node("n", gpus=4)
+    scheduler.post("/v1/nodes/n/gpus/1/cordon", {"reason": "fan"})
+    scheduler.becomes(scheduler.submit(), "assigned")
+    whole, short, bare = (scheduler.get(f"/v1/fleet?detail={detail}") for detail in ("gpus", "nodes", "none"))
+    assert len(whole["nodes"][0]["gpus"]) == 4
+    assert short["nodes"][0]["gpus"] == {"busy": 1, "cordoned": 1, "free": 2}
+    assert bare["nodes"] == []
+    for fleet in (whole, short, bare):
+        assert fleet["utilization"] == 0.25
+        assert fleet["anomalies"] == {"good": 0, "doubtful": 0, "bad": 0, "unknown": 4}
+        assert fleet["counts"]["gpus"]["busy"] == 1
+    assert scheduler.http.get("/v1/fleet?detail=all").status_code == 422
+
+
+def test_pages_cannot_be_framed(scheduler: Scheduler) -> None:
+    for path in ("/", "/docs", "/console/main.js"):
+        headers = scheduler.http.get(path).headers
+        assert headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
 def test_the_metrics_name_the_gpus_of_running_jobs(scheduler: Scheduler) -> None:
     scheduler.node("n", gpus=2)
     job = scheduler.submit(gpus=2)

@@ -127,6 +127,29 @@ def test_a_gang_ends_when_its_last_part_does_and_fails_with_its_first(scheduler:
     assert scheduler.get("/v1/fleet")["counts"]["gpus"]["busy"] == 0
 
 
+def test_a_change_meant_for_what_was_seen_is_not_made_on_something_else(scheduler: Scheduler) -> None:
+    scheduler.node("n", gpus=2)
+    seen = {"If-Match": scheduler.http.get("/v1/nodes/n").headers["etag"]}
+    first = scheduler.http.post("/v1/nodes/n/drain", json={"reason": "mine"}, headers=seen)
+    assert first.status_code == 200
+    assert first.headers["etag"] != seen["If-Match"]
+    for method, path, body in (
+        ("POST", "/v1/nodes/n/undrain", None),
+        ("POST", "/v1/nodes/n/drain", {"reason": "theirs"}),
+        ("POST", "/v1/nodes/n/gpus/0/cordon", {"reason": "theirs"}),
+        ("POST", "/v1/nodes/n/gpus/0/uncordon", None),
+        ("DELETE", "/v1/nodes/n", None),
+    ):
+        answer = scheduler.http.request(method, path, json=body, headers=seen)
+        assert (answer.status_code, answer.headers["content-type"]) == (412, "application/problem+json")
+    assert scheduler.get("/v1/nodes/n")["reason"] == "mine"
+    for tags in (f'"0", {first.headers["etag"]}', "*"):
+        answer = scheduler.http.post("/v1/nodes/n/undrain", headers={"If-Match": tags})
+        assert answer.status_code == 200
+    for tags in (f"W/{answer.headers['etag']}", "mine", '"x"'):
+        assert scheduler.http.post("/v1/nodes/n/undrain", headers={"If-Match": tags}).status_code == 412
+
+
 def test_stethos_never_touches_a_drain_of_a_person(tmp_path: Path) -> None:
     store = Store(tmp_path / "db")
 

@@ -1,0 +1,314 @@
+"""What the store promises, on both databases: one suite, run twice."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from scheduler.jobs import JobState, JobType, Outcome, Share, Specification, TransitionError
+from scheduler.nodes import Gpu, Owner
+from scheduler.store import (
+    Access,
+    Store,
+    Transaction,
+    UnavailableError,
+    attempts,
+    events,
+    jobs,
+    nodes,
+    tokens,
+)
+from scheduler.store.attempts import Placement, StaleReportError
+from scheduler.store.jobs import FullQueueError, ReusedKeyError, UnknownJobError
+from scheduler.store.migration import migrate, split
+
+from .postgresql import Postgresql
+
+T = TypeVar("T")
+SLEEP = Specification(JobType.SLEEP, 1)
+_numbers = count(1)
+
+
+class Opened:
+    """A store whose calls wait for their answer."""
+
+    def __init__(self, database: Path | str, access: Access = Access.OWN) -> None:
+        self.database = database
+        self.store = Store(database, access)
+
+    def write(self, work: Callable[..., T], *args: Any) -> T:
+        return asyncio.run(self.store.write(work, *args))
+
+    def read(self, work: Callable[..., T], *args: Any) -> T:
+        return asyncio.run(self.store.read(work, *args))
+
+    def write_all(self, *works: Callable[[Transaction], object]) -> list[object]:
+        """All at once, so that they share commits."""
+
+        async def together() -> list[object]:
+            return await asyncio.gather(*(self.store.write(work) for work in works), return_exceptions=True)
+
+        return asyncio.run(together())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    if request.param == "sqlite":
+        return tmp_path / "database"
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.create(f"store_{next(_numbers)}")
+
+
+@pytest.fixture
+def store(database: Path | str) -> Iterator[Opened]:
+    opened = Opened(database)
+    yield opened
+    opened.store.close()
+
+
+def told(tx: Transaction) -> list[tuple[int, str, str]]:
+    found = events.after(tx, 0)
+    return [(event.sequence, event.type, json.loads(event.data)["subject"]) for event in found]
+
+
+def submit(tx: Transaction, wanted: Specification = SLEEP) -> str:
+    return jobs.submit(tx, wanted)[0].id
+
+
+def place(tx: Transaction, job: str, gpu: int = 0) -> int:
+    return attempts.place(tx, Placement(job, (Share("n", (gpu,)),), "{}"))
+
+
+def node(tx: Transaction, gpus: int = 2) -> None:
+    nodes.register(tx, "n", "rack-1", "real", [Gpu(index) for index in range(gpus)])
+    nodes.set_reachable(tx, "n", True)
+
+
+def test_a_job_is_read_as_it_was_accepted(store: Opened) -> None:
+    wanted = Specification(JobType.MATRIX, 4, nodes=2, name="ünï", duration_seconds=1.5, parameters='{"size": 3}')
+    accepted, repeated = store.write(jobs.submit, wanted)
+    assert not repeated
+    assert store.read(jobs.get, accepted.id) == accepted
+    assert accepted.specification == wanted
+    with pytest.raises(UnknownJobError):
+        store.read(jobs.get, "job-none")
+
+
+def test_every_transition_is_told_in_the_commit_that_makes_it(store: Opened) -> None:
+    store.write(node)
+    job = store.write(submit)
+    fence = store.write(place, job)
+    store.write(attempts.apply, "n", frozenset({fence}))
+    store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, '{"x": 1}')
+    assert store.read(told) == [
+        (1, "node.registered", "n"),
+        (2, "node.healthy", "n"),
+        (3, "job.queued", job),
+        (4, "job.assigned", job),
+        (5, "job.running", job),
+        (6, "job.succeeded", job),
+    ]
+    found = store.read(jobs.get, job, True)
+    assert (found.state, found.result, found.attempts[0].fence) == (JobState.SUCCEEDED, '{"x": 1}', fence)
+
+
+def test_what_fails_changes_nothing_and_costs_the_others_nothing(store: Opened) -> None:
+    def fail(tx: Transaction) -> None:
+        submit(tx)
+        raise RuntimeError("no")
+
+    works: list[Callable[[Transaction], object]] = [submit, fail]
+    results = store.write_all(*works * 20)
+    accepted = [result for result in results if isinstance(result, str)]
+    assert len(accepted) == 20
+    assert sum(isinstance(result, RuntimeError) for result in results) == 20
+    assert [subject for _, _, subject in store.read(told)] == accepted
+    assert [sequence for sequence, _, _ in store.read(told)] == list(range(1, 21))
+    numbers = [store.read(jobs.get, job).number for job in accepted]
+    assert numbers == list(range(1, 21))
+
+
+def test_states_are_counted_as_they_change(store: Opened) -> None:
+    store.write(node)
+    names = [store.write(submit) for _ in range(4)]
+    store.write(place, names[0])
+    store.write(attempts.cancel, names[1])
+    counts = {state: number for state, number in store.read(jobs.counts).items() if number}
+    assert counts == {JobState.QUEUED: 2, JobState.ASSIGNED: 1, JobState.CANCELLED: 1}
+
+
+def test_numbers_go_on_where_they_were(store: Opened) -> None:
+    store.write(submit)
+    store.store.close()
+    again = Opened(store.database)
+    assert again.read(jobs.get, again.write(submit)).number == 2
+    assert again.read(events.newest) == 2
+    store.store = again.store
+
+
+def test_a_gpu_is_never_held_twice(store: Opened) -> None:
+    store.write(node)
+    first, second = store.write(submit), store.write(submit)
+    store.write(place, first)
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        store.write(place, second)
+    assert store.read(jobs.get, second).state == JobState.QUEUED
+
+
+def test_a_final_state_is_final(store: Opened) -> None:
+    store.write(node)
+    job = store.write(submit)
+    fence = store.write(place, job)
+    store.write(attempts.report, fence, "n", Outcome.FAILED, "exit code 1", None)
+    with pytest.raises(TransitionError):
+        store.write(attempts.cancel, job)
+    with pytest.raises(StaleReportError):
+        store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+    assert store.read(jobs.get, job).reason == "exit code 1"
+
+
+def test_a_lost_job_avoids_the_node_that_lost_it(store: Opened) -> None:
+    store.write(node)
+    job = store.write(submit)
+    store.write(place, job)
+    store.write(attempts.lose_node, "n", "gone")
+    found = store.read(jobs.get, job)
+    assert (found.state, found.retries_used, found.avoid) == (JobState.QUEUED, 1, frozenset({"n"}))
+    assert store.read(nodes.get, "n").held == {}
+
+
+def test_a_key_gives_its_own_job_again(store: Opened) -> None:
+    first, _ = store.write(jobs.submit, SLEEP, "key", "print")
+    again, repeated = store.write(jobs.submit, SLEEP, "key", "print")
+    assert (again.id, repeated) == (first.id, True)
+    with pytest.raises(ReusedKeyError):
+        store.write(jobs.submit, SLEEP, "key", "other")
+
+
+def test_a_full_queue_takes_no_more(store: Opened) -> None:
+    for _ in range(2):
+        store.write(jobs.submit, SLEEP, None, "", 2)
+    with pytest.raises(FullQueueError, match="2 jobs wait already, and no more than 2 may"):
+        store.write(jobs.submit, SLEEP, None, "", 2)
+
+
+def test_the_first_of_each_shape_are_what_waits(store: Opened) -> None:
+    for gpus, each in ((8, 1), (1, 5), (4, 2), (4, 4)):
+        for _ in range(3):
+            store.write(submit, Specification(JobType.SLEEP, gpus, nodes=each if gpus == 4 else 1))
+    found = store.read(jobs.waiting, 2, 8)
+    shapes = Counter((job.gpus, job.nodes) for job in found)
+    assert shapes == {(1, 1): 2, (4, 2): 2, (4, 4): 2, (8, 1): 2}
+    assert len(store.read(jobs.waiting, 200, 0)) == 4
+
+
+def test_a_node_has_a_version_for_whatever_decides_about_work(store: Opened) -> None:
+    store.write(node)
+    seen = [store.read(nodes.get, "n").version]
+    for change in (
+        lambda tx: nodes.drain(tx, "n", "fans", Owner.PERSON),
+        lambda tx: nodes.undrain(tx, "n", Owner.PERSON),
+        lambda tx: nodes.cordon(tx, "n", 0, "score", "hot"),
+        lambda tx: nodes.uncordon(tx, "n", 0, "score"),
+        lambda tx: nodes.set_reachable(tx, "n", False, "silent"),
+        node,
+    ):
+        store.write(change)
+        seen.append(store.read(nodes.get, "n").version)
+    assert seen == sorted(set(seen))
+    store.write(nodes.cordon, "n", 0, "score", "hot")
+    same = store.read(nodes.get, "n").version
+    store.write(nodes.cordon, "n", 0, "score", "hot")
+    assert store.read(nodes.get, "n").version == same
+    with pytest.raises(nodes.ChangedNodeError, match=f"it is at version {same}"):
+        store.write(nodes.expect, "n", frozenset({same - 1}))
+
+
+def test_old_events_go_and_their_numbers_stay_used(store: Opened) -> None:
+    for _ in range(10):
+        store.write(submit)
+    store.write(events.prune, 4, 3600.0)
+    assert (store.read(events.oldest), store.read(events.newest)) == (7, 10)
+    store.write(events.prune, 100, -1.0)
+    assert (store.read(events.oldest), store.read(events.newest)) == (11, 10)
+    store.write(submit)
+    assert [sequence for sequence, _, _ in store.read(told)] == [11]
+
+
+def test_of_a_token_only_the_hash_is_kept(store: Opened) -> None:
+    token = store.write(tokens.create, "ci", ["read", "jobs:write"], 60.0)
+    (kept,) = store.read(tokens.get_all)
+    assert (kept.name, kept.scopes, kept.hash) == ("ci", frozenset({"read", "jobs:write"}), tokens.digest(token))
+    with pytest.raises(tokens.KnownTokenError):
+        store.write(tokens.create, "ci", ["read"], None)
+    assert [store.write(tokens.revoke, "ci") for _ in range(2)] == [True, False]
+
+
+def test_only_one_scheduler_works_on_a_database(store: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.store.postgresql.START_SECONDS", 0.5)
+    with pytest.raises(UnavailableError, match="another scheduler works on"):
+        Store(store.database)
+    beside = Opened(store.database, Access.WRITE)
+    beside.write(tokens.create, "ci", ["read"], None)
+    beside.store.close()
+
+
+def test_two_that_claim_one_lease_agree_on_the_winner(store: Opened) -> None:
+    """Twenty times: the node is lost while its report arrives, from two threads behind one barrier."""
+    store.write(node, 1)
+    for _ in range(20):
+        job = store.write(submit)
+        fence = store.write(place, job)
+        store.write(attempts.apply, "n", frozenset({fence}))
+        barrier = threading.Barrier(2)
+
+        def late(fence: int = fence, barrier: threading.Barrier = barrier) -> object:
+            barrier.wait()
+            try:
+                return store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+            except StaleReportError as error:
+                return error
+
+        def lost(barrier: threading.Barrier = barrier) -> object:
+            barrier.wait()
+            return store.write(attempts.lose_node, "n", "silent")
+
+        with ThreadPoolExecutor(2) as pool:
+            report, losses = pool.submit(late), pool.submit(lost)
+            refused = isinstance(report.result(), StaleReportError)
+            losses.result()
+        found = store.read(jobs.get, job, True)
+        assert (found.state, found.attempts[0].state) == (("queued", "lost") if refused else ("succeeded", "succeeded"))
+        assert store.read(nodes.get, "n").held == {}
+        if refused:
+            store.write(attempts.cancel, job)
+
+
+def test_migrations_run_once_and_in_order(store: Opened) -> None:
+    store.write(submit)
+    migrate(store.store._connection)
+    assert len(store.read(told)) == 1
+
+
+def test_a_migration_is_split_at_the_ends_of_its_statements() -> None:
+    assert split("-- why; so\nA (\n  x, -- y;z\n  y\n);\nB;\n") == ["A (\n  x, -- y;z\n  y\n)", "B"]
+
+
+def test_a_database_that_cannot_be_opened_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.store.postgresql.START_SECONDS", 0.0)
+    (tmp_path / "file").write_text("x")
+    for where, said in (
+        (tmp_path / "file" / "database", "cannot be opened"),
+        ("mysql://host/x", "neither a file nor a postgresql:// URL"),
+        ("postgresql://stethos:secret@127.0.0.1:1/x", "the PostgreSQL database cannot be used"),
+    ):
+        with pytest.raises(UnavailableError, match=said) as caught:
+            Store(where)
+        assert "secret" not in str(caught.value)

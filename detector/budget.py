@@ -12,6 +12,7 @@ from detector.calibration import Thresholds
 from detector.telemetry import Floats
 
 BUDGETS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)  # false alarms per 1,000 GPU-hours
+_FEWEST = 3
 _SURE = 0.01  # chance at which a count of alarms is no longer the budget's luck
 
 
@@ -46,10 +47,10 @@ def broken(alarms: int, gpu_hours: float, budget: float) -> bool:
     """Whether that many alarms in that time are more than the budget's chance brings.
 
     The chance that a Poisson variable reaches n is the regularised incomplete gamma function at n
-    (Abramowitz and Stegun 26.4.21).
+    (Abramowitz and Stegun 26.4.21). One or two alarms say nothing about a model: they may be right.
     """
     expected = budget / 1000.0 * gpu_hours
-    return alarms > 0 and _reached(alarms, expected) < _SURE
+    return alarms >= _FEWEST and _reached(alarms, expected) < _SURE
 
 
 def _reached(count: int, expected: float) -> float:

@@ -42,7 +42,8 @@ def test_a_tighter_budget_never_has_a_lower_threshold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alarms", "hours", "is_broken"), [(0, 10, False), (1, 10_000, False), (4, 10_000, False), (6, 10_000, True)]
+    ("alarms", "hours", "is_broken"),
+    [(0, 10, False), (2, 10, False), (3, 10, True), (1, 10_000, False), (4, 10_000, False), (6, 10_000, True)],
 )
 def test_a_budget_is_broken_when_chance_does_not_explain_the_alarms(alarms: int, hours: float, is_broken: bool) -> None:
     # One alarm is expected in 10,000 GPU-hours; four or more come by chance in 1.9 %, six or more in 0.06 %.

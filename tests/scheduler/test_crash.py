@@ -18,7 +18,7 @@ import pytest
 
 from .processes import Json, Scheduler, until
 
-KILLS = int(os.environ.get("STETHOS_KILLS", "10"))
+KILLS = int(os.environ.get("STETHOS_KILLS", "5"))
 GPUS = 8
 
 

@@ -33,6 +33,7 @@ DATABASE = click.option(
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes a free one.")
 @click.option("--prometheus", metavar="URL", help="Where the anomaly scores are read; without it there are none.")
+@click.option("--synthetic", metavar="URL", help="A synthetic fleet's control API: faults and nodes on request.")
 @DATABASE
 @click.option("--workload", type=click.FloatRange(0, 50), help="Jobs per minute that the generator submits.")
 @click.option("--block-score", type=click.FloatRange(min=0), default=1.0, help="No new work from this score on.")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -157,10 +157,12 @@ class Cycle:
         before = self.reading.state
         try:
             scores = await self._prometheus.scores()
-            self.reading = Reading("fresh", now(), scores)
+            # A score that nobody can explain counts as well.
+            anomalies = await self._prometheus.anomalies() if scores else {}
+            self.reading = Reading("fresh", now(), scores, anomalies)
         except HealthUnavailableError as error:
             self._queue.metrics.health_errors.inc()
-            self.reading = Reading("unreachable", self.reading.read_at, self.reading.scores)
+            self.reading = replace(self.reading, state="unreachable")
             if before != "unreachable":
                 log.warning("no health from Prometheus; work goes on without an opinion", detail=str(error))
         if before != "fresh" and self.reading.state == "fresh":

@@ -1,7 +1,7 @@
 """What Prometheus says of each GPU, and what that means for placement. The only reader of Prometheus."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import httpx
@@ -13,6 +13,17 @@ from .clock import now
 QUERY = (
     'label_replace(max by (node, gpu) (stethos_anomaly_score), "what", "score", "", "") '
     'or label_replace(max by (node, gpu) (timestamp(stethos_anomaly_score)), "what", "timestamp", "", "")'
+)
+
+#: From this score on it is asked why, too ...
+EXPLAINED = 0.5
+#: ... for so many GPUs at most, the worst ones: a detector gone mad must not make the answer long.
+MOST_EXPLAINED = 256
+_WORST = f"topk({MOST_EXPLAINED}, max by (node, gpu) (stethos_anomaly_score) >= {EXPLAINED})"
+#: The signals that a score comes from, and what they point to.
+WHY = (
+    f"max by (node, gpu, signal) (stethos_anomaly_contribution) and on (node, gpu) {_WORST} "
+    f"or max by (node, gpu, cause) (stethos_anomaly_cause) and on (node, gpu) {_WORST}"
 )
 
 Place = tuple[str, int]
@@ -28,6 +39,16 @@ class Health:
 
     score: float
     age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """Why a score is high. Cause: what its leading signal points to, None under the alert threshold. Contributions:
+    (signal, share of the score in [0, 1]), the largest first.
+    """
+
+    cause: str | None
+    contributions: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +123,29 @@ class _Answer(BaseModel):
     data: Data
 
 
-def parse(text: bytes, stale_seconds: float) -> dict[Place, Health]:
-    """The answer to QUERY. Stale scores, NaN, and series without node or GPU are left out."""
+_Sample = tuple[Place, dict[str, str], float]
+
+
+def _samples(text: bytes) -> tuple[float, list[_Sample]]:
+    """The time of an answer's evaluation, and its samples; NaN and series without node or GPU are left out."""
     try:
         answer = _Answer.model_validate_json(text)
     except ValidationError as error:
         raise HealthUnavailableError(f"an answer that is not Prometheus': {error.errors()[0]['msg']}") from error
-    found: dict[str, dict[Place, float]] = {"score": {}, "timestamp": {}}
-    evaluated_at = 0.0
+    found: list[_Sample] = []
     for series in answer.data.result:
-        evaluated_at, value = series.value[0], float(series.value[1])
-        node, gpu = series.metric.get("node"), series.metric.get("gpu", "")
+        value, node, gpu = float(series.value[1]), series.metric.get("node"), series.metric.get("gpu", "")
         if node and gpu.isdigit() and math.isfinite(value):
-            found[series.metric["what"]][node, int(gpu)] = value
+            found.append(((node, int(gpu)), series.metric, value))
+    return max((series.value[0] for series in answer.data.result), default=0.0), found
+
+
+def parse(text: bytes, stale_seconds: float) -> dict[Place, Health]:
+    """The answer to QUERY. Stale scores are left out."""
+    found: dict[str, dict[Place, float]] = {"score": {}, "timestamp": {}}
+    evaluated_at, samples = _samples(text)
+    for place, labels, value in samples:
+        found[labels["what"]][place] = value
     healths = {
         place: Health(score, max(0.0, evaluated_at - found["timestamp"][place]))
         for place, score in found["score"].items()
@@ -123,20 +154,42 @@ def parse(text: bytes, stale_seconds: float) -> dict[Place, Health]:
     return {place: health for place, health in healths.items() if health.age <= stale_seconds}
 
 
+def parse_why(text: bytes) -> dict[Place, Anomaly]:
+    """The answer to WHY."""
+    causes: dict[Place, str] = {}
+    shares: dict[Place, list[tuple[str, float]]] = {}
+    for place, labels, value in _samples(text)[1]:
+        if "cause" in labels:
+            causes[place] = labels["cause"]
+        elif "signal" in labels:
+            shares.setdefault(place, []).append((labels["signal"], value))
+    return {
+        place: Anomaly(causes.get(place), tuple(sorted(shares.get(place, ()), key=lambda share: (-share[1], share[0]))))
+        for place in causes.keys() | shares.keys()
+    }
+
+
 class Prometheus:
-    """Asks for all scores at once. Raises HealthUnavailableError when that fails."""
+    """Asks for all GPUs at once. Raises HealthUnavailableError when that fails."""
 
     def __init__(self, url: str, stale_seconds: float) -> None:
         self._stale_seconds = stale_seconds
         self._client = httpx.AsyncClient(base_url=url.rstrip("/"), timeout=4)
 
     async def scores(self) -> dict[Place, Health]:
+        return parse(await self._ask(QUERY), self._stale_seconds)
+
+    async def anomalies(self) -> dict[Place, Anomaly]:
+        """Why the worst GPUs have their scores; GPUs under EXPLAINED are left out."""
+        return parse_why(await self._ask(WHY))
+
+    async def _ask(self, query: str) -> bytes:
         try:
-            answer = await self._client.post("/api/v1/query", data={"query": QUERY})
+            answer = await self._client.post("/api/v1/query", data={"query": query})
             answer.raise_for_status()
         except httpx.HTTPError as error:
             raise HealthUnavailableError(str(error) or type(error).__name__) from error
-        return parse(answer.content, self._stale_seconds)
+        return answer.content
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -144,11 +197,12 @@ class Prometheus:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The newest scores, and when they were read. Ages go on growing until the next reading."""
+    """The newest scores, when they were read, and why the high ones are. Ages go on growing until the next reading."""
 
     state: str
     read_at: float | None
     scores: dict[Place, Health]
+    anomalies: dict[Place, Anomaly] = field(default_factory=dict)
 
     @classmethod
     def none(cls, state: str) -> Self:

@@ -122,6 +122,7 @@ class Control:
             Route("/v1/loads", self.add_load, methods=["POST"]),
             Route("/v1/loads/{id}", self.get_load, methods=["GET"]),
             Route("/v1/loads/{id}", self.remove_load, methods=["DELETE"]),
+            Route("/v1/kinds", self.list_kinds, methods=["GET"]),
             Route("/v1/faults", self.list_faults, methods=["GET"]),
             Route("/v1/faults", self.add_fault, methods=["POST"]),
             Route("/v1/faults/{id}", self.clear_fault, methods=["DELETE"]),
@@ -158,6 +159,10 @@ class Control:
     async def remove_load(self, request: Request) -> Response:
         _tried(lambda: self.fleet.remove_load(request.path_params["id"]))
         return Response(status_code=204)
+
+    async def list_kinds(self, _: Request) -> Response:
+        """What can be put on, and what each kind befalls."""
+        return JSONResponse({"kinds": [{"kind": name, "part": kind.part} for name, kind in KINDS.items()]})
 
     async def list_faults(self, _: Request) -> Response:
         return JSONResponse({"faults": [self._fault(fault) for fault in self.fleet.faults.values()]})

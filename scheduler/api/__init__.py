@@ -18,8 +18,23 @@ from ..health import Prometheus
 from ..queue import Queue
 from ..store import Store, UnavailableError, tokens
 from ..store.jobs import FullQueueError
+from ..synthetic import SyntheticFleet
 from ..workload import Workload
-from . import agents, alerts, events, fleet, jobs, nodes, openapi, pages, probes, remediation, workload
+from . import (
+    agents,
+    alerts,
+    events,
+    fleet,
+    history,
+    jobs,
+    nodes,
+    openapi,
+    pages,
+    probes,
+    remediation,
+    synthetic,
+    workload,
+)
 from .context import Context
 from .endpoint import Endpoint
 from .guard import RequireToken
@@ -30,11 +45,13 @@ VERSION = "0.1.0"
 ENDPOINTS: Sequence[Endpoint] = [
     *jobs.ENDPOINTS,
     *nodes.ENDPOINTS,
+    *history.ENDPOINTS,
     *alerts.ENDPOINTS,
     *fleet.ENDPOINTS,
     *remediation.ENDPOINTS,
     *events.ENDPOINTS,
     *workload.ENDPOINTS,
+    *synthetic.ENDPOINTS,
     *agents.ENDPOINTS,
     *probes.ENDPOINTS,
     *pages.ENDPOINTS,
@@ -48,6 +65,8 @@ class Configuration:
     token_file: Path
     loopback: bool = True
     prometheus: str | None = None
+    #: The control API of a synthetic fleet, which takes the same token.
+    synthetic: str | None = None
     #: Jobs per minute of the generator; None leaves it as it was.
     workload: float | None = None
     alert_ttl_seconds: float = 900.0
@@ -71,12 +90,16 @@ def application(configuration: Configuration) -> Starlette:
         prometheus = Prometheus(configuration.prometheus, stale) if configuration.prometheus else None
         cycle = Cycle(queue, prometheus, configuration.settings)
         generator = Workload(queue, random.Random())  # noqa: S311 - nothing secret hangs on it
-        app.state.context = Context(queue, cycle, generator, metrics, keys, configuration.token_file)
+        url, token = configuration.synthetic, configuration.token
+        synthetic_fleet = SyntheticFleet(url, token) if url else None
+        app.state.context = Context(queue, cycle, generator, metrics, keys, configuration.token_file, synthetic_fleet)
         cycle.start()
         await generator.start(configuration.workload)
         yield
         await generator.stop()
         await cycle.stop()
+        if synthetic_fleet:
+            await synthetic_fleet.close()
         store.close()
 
     def stop() -> None:

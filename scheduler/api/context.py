@@ -10,6 +10,7 @@ from ..cycle import Cycle
 from ..exposition import Metrics
 from ..fleet import Fleet, read
 from ..queue import Queue
+from ..synthetic import SyntheticFleet
 from ..workload import Workload
 
 
@@ -21,6 +22,8 @@ class Context:
     metrics: Metrics
     keys: Keys
     token_file: Path
+    #: Where the fleet is synthetic: its control API.
+    synthetic: SyntheticFleet | None
 
     async def fleet(self, with_jobs: bool = False) -> Fleet:
         settings = self.cycle.settings

@@ -76,6 +76,7 @@ class FleetAnswer(Answer):
     queue: QueueCounts
     health: HealthAnswer
     workload: WorkloadAnswer
+    synthetic: Annotated[bool, Field(description="Whether /v1/synthetic is there.")]
 
 
 async def get(request: Request) -> Response:
@@ -103,6 +104,7 @@ async def get(request: Request) -> Response:
                 scores=len(scores),
             ),
             workload=WorkloadAnswer(jobs_per_minute=stored.jobs_per_minute),
+            synthetic=at.synthetic is not None,
         )
     )
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ..auth import Scope
 from ..clock import rfc3339
 from ..fleet import GpuState, gpu_health, gpu_state
-from ..health import Reading, Thresholds
+from ..health import EXPLAINED, Anomaly, Reading, Thresholds
 from ..jobs import Job, JobState, JobType
 from ..nodes import Cordon, Drain, Gpu, GpuHealth, Node, NodeState, Owner
 from ..queue import BusyNodeError
@@ -85,6 +85,23 @@ class CordonAnswer(Answer):
         return cls(reason=cordon.reason, owner=cordon.owner, since=rfc3339(cordon.since))
 
 
+class ContributionAnswer(Answer):
+    signal: str
+    share: Annotated[float, Field(description="Of the score, 0 to 1.")]
+
+
+class AnomalyAnswer(Answer):
+    cause: Annotated[str | None, Field(description="What the leading signal points to; null while it is not bad.")]
+    contributions: Annotated[list[ContributionAnswer], Field(description="The largest first.")]
+
+    @classmethod
+    def of(cls, anomaly: Anomaly | None) -> "AnomalyAnswer | None":
+        if anomaly is None:
+            return None
+        shares = [ContributionAnswer(signal=signal, share=round(share, 4)) for signal, share in anomaly.contributions]
+        return cls(cause=anomaly.cause, contributions=shares)
+
+
 class GpuAnswer(Answer):
     gpu: int
     uuid: str | None
@@ -100,6 +117,9 @@ class GpuAnswer(Answer):
     ]
     score: Annotated[float | None, Field(description="The detector's; from 1 on the GPU is bad. Null: no opinion.")]
     score_age_seconds: float | None
+    anomaly: Annotated[
+        AnomalyAnswer | None, Field(description=f"Why the score is high; null under {EXPLAINED:g}, and where unknown.")
+    ]
     job: GpuJob | None
     cordon: CordonAnswer | None
 
@@ -189,6 +209,7 @@ def _gpu(node: Node, gpu: Gpu, held: dict[str, Job], reading: Reading, limits: T
         health=gpu_health(node, gpu.index, reading, limits),
         score=round(health.score, 4) if health else None,
         score_age_seconds=round(health.age, 1) if health else None,
+        anomaly=AnomalyAnswer.of(reading.anomalies.get((node.name, gpu.index))) if health else None,
         job=GpuJob.of(held.get(node.held.get(gpu.index, ""))),
         cordon=CordonAnswer.of(node.cordon(gpu.index)),
     )

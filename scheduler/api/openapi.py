@@ -43,6 +43,7 @@ _PROBLEM_TITLES = {
     412: "The node has changed",
     413: "The body is too large",
     422: "The request is not valid",
+    502: "The synthetic fleet does not answer",
     503: "Not now",
 }
 

@@ -3,13 +3,15 @@
 import json
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import cast
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from .context import context
-from .endpoint import Endpoint
+from .endpoint import Endpoint, read_body
 from .guard import COOKIE, cookie
 from .problems import Problem
 
@@ -25,8 +27,10 @@ UNFRAMED = {
 }
 #: Pages that load nothing at all.
 PLAIN = UNFRAMED | {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
 }
+LONGEST_TOKEN = 500
 
 _STYLE = """<style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}
@@ -36,10 +40,21 @@ details{border-bottom:1px solid #8884}pre{overflow:auto;background:#8882;padding
 
 
 async def login(request: Request) -> Response:
-    """The link that `serve` prints: trades the token for a cookie."""
-    token = request.query_params.get("token", "")
-    if not await context(request).keys.find(token):
-        return _locked(request, 401)
+    """The link that `serve` prints: trades the token for a cookie, and leaves no token in the address bar."""
+    if "token" not in request.query_params:
+        return _locked(request)
+    return await _log_in(request, request.query_params["token"])
+
+
+async def log_in(request: Request) -> Response:
+    """The form of the login page."""
+    fields = parse_qs((await read_body(request)).decode(errors="replace"))
+    return await _log_in(request, fields.get("token", [""])[0].strip())
+
+
+async def _log_in(request: Request, token: str) -> Response:
+    if len(token) > LONGEST_TOKEN or not await context(request).keys.find(token):
+        return _locked(request, "That token is not valid here.")
     answer = RedirectResponse("/", 303, headers={"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"})
     answer.set_cookie(COOKIE, token, max_age=MONTH_SECONDS, httponly=True, samesite="strict")
     return answer
@@ -47,7 +62,7 @@ async def login(request: Request) -> Response:
 
 async def console(request: Request) -> Response:
     if not await context(request).keys.find(cookie(request.headers)):
-        return _locked(request, 401)
+        return _locked(request)
     page = CONSOLE / "index.html"
     if not page.is_file():
         raise Problem(404, "this build has no console; the API is described at /docs")
@@ -61,13 +76,10 @@ async def console_file(request: Request) -> Response:
     return FileResponse(path, headers={"Cache-Control": "no-cache", **UNFRAMED})
 
 
-def _locked(request: Request, status: int) -> Response:
-    where = escape(str(context(request).token_file))
-    text = (
-        "<h1>Stethos</h1><p>Open the login link that the scheduler printed when it started, or "
-        f"<code>/login?token=…</code> with the token from <code>{where}</code>.</p>"
-    )
-    return HTMLResponse(f"<!doctype html><title>Stethos</title>{_STYLE}{text}", status, PLAIN)
+def _locked(request: Request, wrong: str = "") -> Response:
+    page = Template((CONSOLE / "login.html").read_text())
+    text = page.substitute(wrong=wrong, where=escape(str(context(request).token_file)))
+    return HTMLResponse(text, 401, PLAIN)
 
 
 async def openapi(request: Request) -> Response:
@@ -113,6 +125,7 @@ ENDPOINTS = [
     Endpoint("GET", "/", console, "The console.", media_type="text/html"),
     Endpoint("GET", "/console/{file:path}", console_file, "The console's files.", problems=(404,)),
     Endpoint("GET", "/login", login, "Trade the token for a cookie.", status=303, media_type="text/html"),
+    Endpoint("POST", "/login", log_in, "The same, from the login page's form.", status=303, media_type="text/html"),
     Endpoint("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1."),
     Endpoint("GET", "/docs", docs, "This API, to read.", media_type="text/html"),
 ]

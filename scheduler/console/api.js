@@ -23,12 +23,13 @@ async function call(method, path, body) {
     body: body === undefined ? undefined : JSON.stringify(body),
     signal: AbortSignal.timeout(TIMEOUT_MS),
   });
-  if (answer.ok) return answer.status === 204 ? null : answer.json();
+  if (answer.ok) return answer.headers.get("Content-Type")?.includes("json") ? answer.json() : null;
   throw new Refused(answer.status, await answer.json().catch(() => ({})));
 }
 
 export const get = (path) => call("GET", path);
 export const post = (path, body) => call("POST", path, body);
+export const remove = (path) => call("DELETE", path);
 export const put = (path, body) => call("PUT", path, body);
 
 export const nodePath = (node) => `/v1/nodes/${encodeURIComponent(node)}`;
@@ -49,10 +50,10 @@ function notice(message) {
   find("notices").append(shown);
 }
 
-/** Runs an action of the user; a failure is shown, and the answer is null. */
+/** Runs an action of the user; a failure is shown, and the answer is null. An empty answer is true. */
 export async function attempt(what, action) {
   try {
-    return await action();
+    return (await action()) ?? true;
   } catch (error) {
     notice(`Could not ${what}: ${reason(error)}`);
     return null;

@@ -18,6 +18,7 @@ export function gpuClasses(gpu) {
   if (gpu.job) classes.push("busy");
   if (gpu.cordon || gpu.state === "cordoned") classes.push("cordoned");
   if (gpu.state === "unavailable") classes.push("unavailable");
+  if (gpu.health === "probation" || gpu.health === "maintenance") classes.push(gpu.health);
   return classes.join(" ");
 }
 
@@ -26,10 +27,24 @@ export function verdict(gpu) {
   return isBad(gpu) ? "bad" : isDoubtful(gpu) ? "doubtful" : "good";
 }
 
+/** What each state of a GPU's health means, for people. */
+export const HEALTH = {
+  healthy: "takes work",
+  suspect: "high score that nobody acts on yet",
+  quarantined: "no new work; what runs may end",
+  draining: "its job is being taken away",
+  drained: "out of service, and nothing runs",
+  probation: "a canary job has to succeed first",
+  maintenance: "a person keeps it out of service",
+  unreachable: "its node does not answer",
+};
+
 const score = (gpu) => (gpu.score === null ? "no score" : `score ${gpu.score.toFixed(2)}, ${verdict(gpu)}`);
 
 export function gpuLabel(node, gpu) {
   const parts = [`${node.node} GPU ${gpu.gpu}`, gpu.state, score(gpu)];
+  if (gpu.health !== "healthy" && gpu.health !== gpu.state) parts.push(gpu.health);
+  if (gpu.anomaly?.cause) parts.push(`cause ${gpu.anomaly.cause.replaceAll("_", " ")}`);
   if (gpu.job) parts.push(`job ${gpu.job.name}`);
   if (gpu.cordon) parts.push(`cordoned: ${gpu.cordon.reason}`);
   return parts.join(", ");
@@ -40,6 +55,8 @@ export class Fleet {
   #tip = find("tip");
   #order = [];
   #tabStop = null;
+  /** What each tile shows, so that a node that stayed the same costs nothing. */
+  #painted = new WeakMap();
 
   /** `select({node, gpu?})` is called when a person picks something. */
   constructor(state, select) {
@@ -82,6 +99,10 @@ export class Fleet {
   }
 
   #paintNode(tile, node) {
+    const chosen = this.selected?.node === node.node ? `${this.selected.gpu}` : null;
+    const before = this.#painted.get(tile);
+    if (before?.node === node && before.chosen === chosen) return;
+    this.#painted.set(tile, { node, chosen });
     const [head, cells] = tile.children;
     const state = nodeState(node);
     className(tile, `node is-${state}`);
@@ -165,7 +186,9 @@ export class Fleet {
     const lines = [element("b", {}, `${chosen.node} · GPU ${gpu.gpu}`), score(gpu)];
     if (gpu.score !== null) lines[1] += `, ${span(gpu.score_age_seconds)} old`;
     lines.push(gpu.job ? `${gpu.state}: ${gpu.job.name}` : gpu.state);
+    if (gpu.health !== "healthy") lines.push(`${gpu.health}: ${HEALTH[gpu.health] ?? ""}`);
     if (gpu.cordon) lines.push(`cordoned: ${gpu.cordon.reason}`);
+    for (const { signal, share } of gpu.anomaly?.contributions ?? []) lines.push(`${signal}: ${Math.round(share * 100)} %`);
     this.#tip.replaceChildren(...lines.map((line) => element("span", {}, line)));
     const box = cell.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.#tip;

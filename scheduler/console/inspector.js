@@ -2,7 +2,7 @@
 
 import { attempt, nodePath, post } from "./api.js";
 import { attribute, className, confirmed, element, find, keyed, since, span, text } from "./dom.js";
-import { gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
+import { HEALTH, gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
 import { isBad, isDoubtful, nodeState } from "./state.js";
 
 const LISTED = 6;
@@ -67,7 +67,9 @@ export class Inspector {
     className(find("swatch"), gpuClasses(gpu));
     text(find("score"), gpu.score === null ? "–" : gpu.score.toFixed(2));
     text(find("verdict"), gpu.score === null ? verdict(gpu) : `${verdict(gpu)} · ${span(gpu.score_age_seconds)} old`);
+    paintAnomaly(gpu.anomaly);
     describe(find("gpu-facts"), [
+      ["Health", `${gpu.health}: ${HEALTH[gpu.health] ?? ""}`],
       ["State", gpu.state],
       ["Job", gpu.job && `${gpu.job.name} · ${gpu.job.type} · ${gpu.job.priority}`],
       ["Cordon", gpu.cordon && `${gpu.cordon.reason} (${gpu.cordon.owner}, ${since(gpu.cordon.since)} ago)`],
@@ -84,6 +86,7 @@ export class Inspector {
       ["Node", `${node.node} · ${node.rack ?? "no rack"} · ${node.kind}`],
       ["State", `${stateGlyph(state)} ${state}`.trim()],
       ["Why", node.reason],
+      ["Served", `${node.reliability.attempts} attempts, ${node.reliability.infrastructure_failures} failed by the machine`],
       ["Drain", node.drain && `by ${node.drain.owner}, ${since(node.drain.since)} ago`],
     ]);
     keyed(find("node-gpus"), node.gpus, (gpu) => `${node.node}/${gpu.gpu}`, makeCell, (cell, gpu) => {
@@ -92,7 +95,7 @@ export class Inspector {
       attribute(cell, "aria-pressed", gpu.gpu === this.selected.gpu);
     });
     find("drain-part").hidden = Boolean(node.drain);
-    find("undrain").hidden = !node.drain;
+    find("undrain").hidden = !node.drain && state !== "held";
   }
 
   #paintAttention() {
@@ -123,8 +126,9 @@ function concerns(nodes) {
     for (const gpu of node.gpus) {
       const scored = isBad(gpu) || isDoubtful(gpu);
       if (!scored && !gpu.cordon) continue;
-      const bad = scored && `score ${gpu.score.toFixed(2)}${gpu.cordon ? ", cordoned" : ""}`;
-      const why = bad || `cordoned: ${gpu.cordon.reason}`;
+      const cause = gpu.anomaly?.cause ? `, ${gpu.anomaly.cause.replaceAll("_", " ")}` : "";
+      const bad = scored && `${gpu.score.toFixed(2)}${cause}${gpu.health === "healthy" ? "" : `, ${gpu.health}`}`;
+      const why = bad || `${gpu.health}: ${gpu.cordon.reason}`;
       const key = `${node.node}/${gpu.gpu}`;
       found.push({ key, node, gpu, name: `${node.node} · ${gpu.gpu}`, why, glyph: "", rank: scored ? gpu.score : 0.4 });
     }
@@ -139,6 +143,22 @@ function makeConcern({ node, gpu }) {
 }
 
 const makeCell = (gpu) => element("button", { type: "button", "data-gpu": gpu.gpu });
+
+/** Why the score is what it is: the cause, and the signals' shares as bars with numbers. */
+function paintAnomaly(anomaly) {
+  const shares = anomaly?.contributions ?? [];
+  find("why-bad").hidden = !anomaly;
+  find("cause").hidden = !anomaly?.cause;
+  text(find("cause"), `Points to ${(anomaly?.cause ?? "").replaceAll("_", " ")}.`);
+  const make = () =>
+    element("li", {}, element("span", {}), element("meter", { min: 0, max: 1, "aria-hidden": "true" }), element("small", {}));
+  keyed(find("contributions"), shares, (one) => one.signal, make, (row, { signal, share }) => {
+    const [name, meter, words] = row.children;
+    text(name, signal.replaceAll("_", " "));
+    meter.value = share;
+    text(words, `${Math.round(share * 100)} %`);
+  });
+}
 
 function describe(list, facts) {
   const known = facts.filter(([, value]) => value);

@@ -23,9 +23,10 @@ function ranges(numbers) {
 }
 
 export class Jobs {
-  /** `select({node, gpu})` shows where a job runs. */
-  constructor(state, select, submitted) {
-    Object.assign(this, { state, select, submitted });
+  /** `select({node, gpu})` shows where a job runs, `explain(job)` why. */
+  constructor(state, select, submitted, explain) {
+    Object.assign(this, { state, select, submitted, explain });
+    find("job-filter").addEventListener("input", () => this.paint());
     find("submit").addEventListener("submit", (event) => this.#submit(event));
     setInterval(() => this.tick(), 1000);
   }
@@ -40,10 +41,12 @@ export class Jobs {
       running: counts.running + counts.assigned,
       finished: counts.succeeded + counts.failed + counts.cancelled + counts.timed_out,
     };
-    for (const [name, jobs] of Object.entries(lists)) {
+    const wanted = find("job-filter").value.trim().toLowerCase();
+    for (const [name, all] of Object.entries(lists)) {
+      const jobs = wanted ? all.filter((job) => matches(job, wanted)) : all;
       keyed(find(name), jobs, (job) => job.id, (job) => this.#make(job), paintJob);
       // The count of all of them comes with the fleet; until then, and right after an event, the list knows better.
-      text(find(`lane-${name}`), Math.max(jobs.length, totals[name] || 0));
+      text(find(`lane-${name}`), wanted ? `${jobs.length} of ${all.length}` : Math.max(all.length, totals[name] || 0));
       find(`${name}-none`).hidden = jobs.length > 0;
     }
     this.tick();
@@ -56,6 +59,8 @@ export class Jobs {
   #make(job) {
     const cancel = element("button", { type: "button", class: "quiet cancel", "aria-label": `Cancel ${job.name}` }, "Cancel");
     confirmed(cancel, "Cancel it?", () => attempt(`cancel ${job.name}`, () => post(`${jobPath(job.id)}/cancel`)));
+    const why = element("button", { type: "button", class: "quiet ask", "aria-label": `Why: ${job.name}` }, "Why?");
+    why.addEventListener("click", () => this.explain(this.state.jobs.get(job.id) ?? job));
     const place = element("button", { type: "button", class: "link place" });
     place.addEventListener("click", () => {
       const [share] = this.state.jobs.get(job.id)?.placement ?? [];
@@ -65,7 +70,7 @@ export class Jobs {
       "li",
       { "data-job": job.id },
       element("div", { class: "job-line" }, element("b", { title: job.id }), element("time", {})),
-      element("div", { class: "job-line" }, element("span", { class: "what" }), cancel),
+      element("div", { class: "job-line" }, element("span", { class: "what" }), why, cancel),
       place,
       element("p", { class: "why" }),
     );
@@ -97,11 +102,17 @@ export class Jobs {
   }
 }
 
+/** By what a person sees of a job: name, type, priority, state, place and reason. */
+const matches = (job, wanted) =>
+  [job.name, job.id, job.type, job.priority, job.state, job.reason, placed(job.placement)].some((part) =>
+    part?.toLowerCase().includes(wanted),
+  );
+
 const began = (job) => job.started_at ?? job.submitted_at;
 
 function paintJob(row, job) {
   const [head, middle, place, why] = row.children;
-  const [what, cancel] = middle.children;
+  const [what, , cancel] = middle.children;
   const final = job.state in ENDINGS;
   row.className = `job is-${job.state}`;
   text(head.firstElementChild, job.name);

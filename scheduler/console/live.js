@@ -2,11 +2,13 @@
 
 const EVENTS = [
   ...["queued", "assigned", "running", "succeeded", "failed", "cancelled", "timed_out", "requeued"].map((s) => `job.${s}`),
-  ...["registered", "removed", "healthy", "unreachable", "draining", "drained", "undrained", "held", "released"].map(
+  ...["registered", "removed", "healthy", "unreachable", "draining", "drained", "undrained", "held", "released", "probation"].map(
     (s) => `node.${s}`,
   ),
   "gpu.cordoned",
   "gpu.uncordoned",
+  "gpu.probation",
+  "canary.failed",
   "alert.received",
   "workload.changed",
 ];

@@ -4,7 +4,7 @@ import { clock, element, find, keyed, text } from "./dom.js";
 import { placed } from "./jobs.js";
 
 const KEPT = 200;
-const GRAVE = new Set(["job.failed", "job.timed_out", "job.requeued", "node.unreachable", "node.held", "gpu.cordoned"]);
+const GRAVE = new Set(["job.failed", "job.timed_out", "job.requeued", "node.unreachable", "node.held", "gpu.cordoned", "canary.failed"]);
 const GOOD = new Set(["job.succeeded", "node.healthy", "node.released", "node.undrained", "gpu.uncordoned"]);
 
 /** An event as a subject and what became of it. */
@@ -16,6 +16,10 @@ export function told(event) {
     return [event.name, [done, where, event.reason].filter(Boolean).join(" · ")];
   }
   if (kind === "gpu") return [`${event.node} · GPU ${event.gpu}`, because(done, event)];
+  if (kind === "canary") {
+    const place = [event.node, event.gpu].filter((part) => part !== null).join(" · GPU ");
+    return [place, `canary job failed · ${event.reason ?? "no reason given"} · strike ${event.strikes}`];
+  }
   if (kind === "node") return [event.subject, because(done, event)];
   if (kind === "workload") return ["workload", `${event.jobs_per_minute} jobs per minute`];
   const place = event.node && [event.node, event.gpu].filter((part) => part !== null && part !== undefined).join(" · ");
@@ -23,7 +27,7 @@ export function told(event) {
 }
 
 function because(done, { reason, owner }) {
-  const who = owner === "person" ? "by a person" : "";
+  const who = owner === "person" ? "by a person" : owner === "stethos" ? "by Stethos" : "";
   return [done, who, reason].filter(Boolean).join(" · ");
 }
 

@@ -1,8 +1,13 @@
 // Wires the parts: reads and events change the state, and the state is painted once per frame.
 
-import { Refused, get } from "./api.js";
+import { Refused, get, nodePath } from "./api.js";
 import { className, clock, find, plural, setClock, span, text } from "./dom.js";
+import { Automation } from "./automation.js";
+import { Charts } from "./charts.js";
+import { Decision } from "./decision.js";
+import { Faults, removal } from "./faults.js";
 import { Fleet } from "./fleet.js";
+import { History } from "./history.js";
 import { Inspector } from "./inspector.js";
 import { Jobs } from "./jobs.js";
 import { Reading, Stream } from "./live.js";
@@ -13,28 +18,43 @@ import { WorkloadControl } from "./workload.js";
 const HISTORY = 60;
 const FARTHEST_BACK = 500;
 const STALE_MS = 10_000;
+// Above so many nodes only those that something happened to are read between two reads of them all.
+const SMALL = 64;
+const MOST_SINGLE = 12;
+const WHOLE_MS = 10_000;
 
 const state = new State();
 const fleet = new Fleet(state, select);
 const inspector = new Inspector(state, select, changed);
-const jobs = new Jobs(state, select, () => (readFleet.ask(), readJobs.ask()));
+const decision = new Decision();
+const jobs = new Jobs(state, select, () => (readFleet.ask(), readJobs.ask()), (job) => decision.show(job));
+const history = new History();
+const automation = new Automation(select, changed);
+const faults = new Faults(state);
+const charts = new Charts();
 const workload = new WorkloadControl(state);
 const log = new EventLog();
 
 const stream = new Stream(take, () => connection("live"), lost);
-const readFleet = new Reading(fetchFleet, 2500, failed);
+const readFleet = new Reading(fetchFleet, 2500, (error) => ((wholeAt = -Infinity), failed(error)));
 const readJobs = new Reading(fetchJobs, 5000, failed);
 const readAlerts = new Reading(fetchAlerts, 30_000, failed);
+const readAutomation = new Reading(() => automation.read(), 10_000, failed);
+const readHistory = new Reading(() => history.read(fleet.selected ?? undefined), 15_000, () => {});
+const readFaults = new Reading(() => faults.read(), 10_000, () => {});
 
 let newestRead = 0;
 let readAt = 0;
+let wholeAt = -Infinity;
 let longList = false;
 
 async function fetchFleet() {
-  const answer = await get("/v1/fleet");
+  const [answer, nodes, some] = await readNodes();
   setClock(answer.time);
   if (answer.sequence < newestRead) startOver();
-  state.takeFleet(answer);
+  state.takeFleet(answer, nodes, some);
+  charts.take(answer, worstScore());
+  if (answer.synthetic && !faults.available && !readAt) readFaults.ask();
   readAt = performance.now();
   newestRead = answer.sequence;
   if (stream.open) connection("live");
@@ -44,6 +64,29 @@ async function fetchFleet() {
     stream.start(Math.max(0, Math.min(after, answer.sequence)));
   }
   paint("fleet", "jobs");
+}
+
+/** All nodes, or in a large fleet those that changed since, and the counts of all. */
+async function readNodes() {
+  const names = [...state.touched];
+  state.touched.clear();
+  const whole = performance.now() - wholeAt > WHOLE_MS || state.nodes.size <= SMALL || names.length > MOST_SINGLE;
+  if (whole) {
+    const answer = await get("/v1/fleet");
+    wholeAt = performance.now();
+    return [answer, answer.nodes, null];
+  }
+  const gone = (error) => (error instanceof Refused && error.status === 404 ? null : Promise.reject(error));
+  const nodes = Promise.all(names.map((name) => get(nodePath(name)).catch(gone)));
+  // The counts first: what the nodes tell is then not older than they are.
+  const answer = await get("/v1/fleet?detail=none");
+  return [answer, (await nodes).filter(Boolean), names];
+}
+
+function worstScore() {
+  let worst = null;
+  for (const node of state.nodes.values()) for (const { score } of node.gpus) if (score !== null && !(score <= worst)) worst = score;
+  return worst;
 }
 
 /** The scheduler has another store than before: what it told does not count any more. */
@@ -74,16 +117,19 @@ async function fetchAlerts() {
 function take(event) {
   log.take(event);
   if (event.sequence > newestRead) {
+    for (const name of state.touchedBy(event)) state.touched.add(name);
     state.take(event);
     readFleet.ask();
     if (event.type.startsWith("job.")) readJobs.ask();
     if (event.type === "alert.received") readAlerts.ask();
+    if (!event.type.startsWith("job.")) readAutomation.ask();
+    if (fleet.selected && state.touched.has(fleet.selected.node)) readHistory.ask();
   }
   paint("log", event.type.startsWith("job.") ? "jobs" : "fleet");
 }
 
 const PAINTERS = {
-  fleet: () => (paintFigures(), fleet.paint(), inspector.paint(), workload.paint()),
+  fleet: () => (paintFigures(), fleet.paint(), inspector.paint(), workload.paint(), charts.paint()),
   jobs: () => jobs.paint(),
   log: () => log.paint(),
 };
@@ -108,6 +154,8 @@ function select(selection) {
   const place = selection && [selection.node, selection.gpu].filter((part) => part !== undefined).join(" GPU ");
   text(find("spoken"), place ? `${place} selected` : "");
   if (closed) fleet.focus();
+  if (selection) faults.aim(selection);
+  readHistory.ask();
   paint("fleet");
 }
 
@@ -187,14 +235,18 @@ setInterval(() => {
 
 // A page that nobody sees asks for nothing.
 function visibility() {
-  const readings = [readFleet, readJobs, readAlerts];
+  const readings = [readFleet, readJobs, readAlerts, readAutomation, readHistory, readFaults];
   if (document.hidden) stream.stop();
   for (const reading of readings) document.hidden ? reading.stop() : reading.start();
 }
 
+automation.ask = () => (readAutomation.ask(), readFleet.ask());
+faults.ask = () => readFaults.ask();
+removal(faults, () => fleet.selected && state.nodes.get(fleet.selected.node), () => (select(null), readFleet.ask()));
 document.addEventListener("visibilitychange", visibility);
 document.addEventListener("keydown", ({ key }) => {
-  if (key !== "Escape") return;
+  // In the dialog Escape closes the dialog, and no more.
+  if (key !== "Escape" || find("decision").open) return;
   find("tip").hidden = true;
   if (fleet.selected) select(null);
 });

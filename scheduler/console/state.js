@@ -16,11 +16,14 @@ export class State {
   nodes = new Map();
   jobs = new Map();
   events = [];
+  /** Nodes that something happened to since they were read. */
+  touched = new Set();
 
-  /** The answer of /v1/fleet may be older than what events have told since; they are told again. */
-  takeFleet(fleet) {
+  /** `nodes`: all of them, or only those of `some`. It may be older than what events have told since: they are told again. */
+  takeFleet(fleet, nodes, some = null) {
     this.fleet = fleet;
-    this.nodes = new Map(fleet.nodes.map((node) => [node.node, node]));
+    if (!some) this.nodes = new Map(nodes.map((node) => [node.node, node]));
+    else for (const node of nodes) this.nodes.set(node.node, node);
     for (const event of this.events) if (event.sequence > fleet.sequence) this.#applyToFleet(event);
   }
 
@@ -39,8 +42,16 @@ export class State {
   }
 
   forget() {
+    this.touched.clear();
     this.jobs.clear();
     this.events.length = 0;
+  }
+
+  /** The nodes that an event is about, as far as it tells. */
+  touchedBy({ type, subject, node, placement }) {
+    if (type.startsWith("node.")) return [subject];
+    const shares = type.startsWith("job.") ? [...(placement ?? []), ...(this.jobs.get(subject)?.placement ?? [])] : [];
+    return [node, ...shares.map((share) => share.node)].filter(Boolean);
   }
 
   take(event) {
@@ -77,8 +88,11 @@ export class State {
   #applyToFleet({ type, subject, time, reason = null, owner, node: name, gpu: index, ...event }) {
     if (type === "workload.changed" && this.fleet) this.fleet.workload.jobs_per_minute = event.jobs_per_minute;
     if (type === "node.removed") this.nodes.delete(subject);
-    const node = this.nodes.get(type.startsWith("gpu.") ? name : subject);
-    if (!node) return;
+    const known = this.nodes.get(type.startsWith("gpu.") ? name : subject);
+    if (!known) return;
+    // A node that changes is another object, so that what shows it can tell.
+    const node = structuredClone(known);
+    this.nodes.set(node.node, node);
     const gpu = node.gpus.find((one) => one.gpu === index);
     switch (type) {
       case "node.unreachable":
@@ -94,6 +108,7 @@ export class State {
       case "node.held":
         return void Object.assign(node, { placeable: false, reason });
       case "gpu.cordoned":
+      case "gpu.probation":
         if (gpu) gpu.cordon = { reason, owner, since: time };
         return;
       case "gpu.uncordoned":

@@ -22,6 +22,11 @@ def after(tx: Transaction, sequence: int, limit: int = 500) -> list[Event]:
     return [_event(row) for row in tx.all("events_after", after=sequence, limit=limit)]
 
 
+def of_place(tx: Transaction, subject: str, limit: int) -> list[Event]:
+    """What happened to a node ("node-01") or a GPU ("node-01/3"), newest first."""
+    return [_event(row) for row in tx.all("events_of_place", subject=subject, limit=limit)]
+
+
 def newest(tx: Transaction) -> int:
     row = tx.one("read_counter", name="event")
     return int(row["value"]) if row else 0

@@ -213,7 +213,7 @@ def _plain(placement: Iterable[Share]) -> list[dict[str, object]]:
     return [{"node": share.node, "gpus": list(share.gpus)} for share in placement]
 
 
-def _placement(text: str) -> tuple[Share, ...]:
+def load(text: str) -> tuple[Share, ...]:
     return tuple(Share(share["node"], tuple(share["gpus"])) for share in json.loads(text))
 
 
@@ -221,7 +221,7 @@ def _attempt(row: Row) -> Attempt:
     return Attempt(
         row["fence"],
         AttemptState(row["state"]),
-        _placement(row["placement"]),
+        load(row["placement"]),
         row["placed_at"],
         row["started_at"],
         row["finished_at"],
@@ -255,5 +255,5 @@ def _job(row: Row) -> Job:
         submitted_at=row["submitted_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
-        placement=_placement(row["placement"]),
+        placement=load(row["placement"]),
     )

@@ -26,6 +26,11 @@ INSERT INTO events (sequence, time, type, subject, data) VALUES (:sequence, :tim
 -- name: events_after
 SELECT sequence, time, type, subject, data FROM events WHERE sequence > :after ORDER BY sequence LIMIT :limit;
 
+-- name: events_of_place
+-- The second condition is the one of the index.
+SELECT sequence, time, type, subject, data FROM events
+WHERE subject = :subject AND (type < 'job.' OR type > 'job/') ORDER BY sequence DESC LIMIT :limit;
+
 -- name: oldest_event
 SELECT min(sequence) AS sequence FROM events;
 
@@ -127,6 +132,14 @@ FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.node = :nod
 -- name: part
 SELECT parts.fence, parts.node, parts.gpus, parts.state, attempts.job
 FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.fence = :fence AND parts.node = :node;
+
+-- name: parts_on
+SELECT parts.gpus, attempts.job, attempts.state, attempts.reason, attempts.placed_at, attempts.started_at,
+       attempts.finished_at, jobs.name, jobs.type, jobs.state AS job_state,
+       (SELECT later.placement FROM attempts AS later
+        WHERE later.job = attempts.job AND later.fence > attempts.fence ORDER BY later.fence LIMIT 1) AS next
+FROM parts JOIN attempts ON attempts.fence = parts.fence JOIN jobs ON jobs.id = attempts.job
+WHERE parts.node = :node ORDER BY parts.fence DESC LIMIT :limit;
 
 -- name: unfinished_parts
 SELECT node FROM parts WHERE fence = :fence AND state <> 'done';

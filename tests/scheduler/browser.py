@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -21,6 +22,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+Scheme = Literal["light", "dark"]
 DESKTOP = ViewportSize(width=1440, height=900)
 PHONE = ViewportSize(width=390, height=844)
 
@@ -52,11 +54,15 @@ class Watch:
 
 @contextmanager
 def console(
-    browser: Browser, scheduler: Scheduler, size: ViewportSize = DESKTOP, expected: str = "$^"
+    browser: Browser,
+    scheduler: Scheduler,
+    size: ViewportSize = DESKTOP,
+    expected: str = "$^",
+    scheme: Scheme = "light",
 ) -> Iterator[Page]:
     """The console after a login, live. Errors other than the `expected` ones (a pattern) fail the test."""
     watch = Watch()
-    context = browser.new_context(viewport=size, reduced_motion="reduce")
+    context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
     page = context.new_page()
     page.on("console", lambda said: watch.errors.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: watch.errors.append(str(error)))
@@ -67,4 +73,5 @@ def console(
     context.close()
     assert watch.asked
     assert [url for url in watch.asked if not url.startswith(f"{scheduler.url}/")] == []
-    assert [error for error in watch.errors if not re.search(expected, error)] == []
+    unexpected = [error for error in watch.errors if not re.search(expected, error)]
+    assert unexpected == []

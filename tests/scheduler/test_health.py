@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.clock import now
-from scheduler.health import Health, HealthUnavailableError, Reading, Thresholds, Verdict, judge, parse
+from scheduler.health import Health, HealthUnavailableError, Reading, Thresholds, Verdict, judge, parse, parse_why
 
 LIMITS = Thresholds()
 
@@ -121,3 +121,20 @@ def test_a_reading_grows_old() -> None:
     assert young.age == pytest.approx(26, abs=0.5)
     assert reading.at(("n", 1), 30) is None
     assert reading.at(("n", 2), 30) is None
+
+
+def test_the_reasons_of_a_score_are_read_the_largest_first() -> None:
+    place = {"node": "n", "gpu": "3"}
+    series = [
+        {"metric": place | {"signal": "power_watts"}, "value": [10.0, "0.2"]},
+        {"metric": place | {"signal": "sm_clock_hertz"}, "value": [10.0, "0.7"]},
+        {"metric": place | {"signal": "odd"}, "value": [10.0, "NaN"]},
+        {"metric": place | {"cause": "clock_held_down"}, "value": [10.0, "1"]},
+        {"metric": {"node": "n", "gpu": "x", "signal": "power_watts"}, "value": [10.0, "1"]},
+    ]
+    found = parse_why(json.dumps({"status": "success", "data": {"result": series}}).encode())
+    assert list(found) == [("n", 3)]
+    assert found["n", 3].cause == "clock_held_down"
+    assert found["n", 3].contributions == (("sm_clock_hertz", 0.7), ("power_watts", 0.2))
+    with pytest.raises(HealthUnavailableError):
+        parse_why(b"<html>")

@@ -42,11 +42,20 @@ class Detector:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.score = Gauge("stethos_anomaly_score", "1 is the threshold", ["node", "gpu", "uuid"], registry=registry)
+        labels = ["node", "gpu", "uuid"]
+        self.contribution = Gauge("stethos_anomaly_contribution", "share", [*labels, "signal"], registry=registry)
+        self.cause = Gauge("stethos_anomaly_cause", "1", [*labels, "cause"], registry=registry)
         self._server, self._thread = start_http_server(0, "127.0.0.1", registry)
         self.port = self._server.server_port
 
     def set(self, gpu: int, score: float) -> None:
         self.score.labels("n", str(gpu), f"GPU-{gpu}").set(score)
+
+    def explain(self, gpu: int, cause: str, **shares: float) -> None:
+        labels = "n", str(gpu), f"GPU-{gpu}"
+        self.cause.labels(*labels, cause).set(1)
+        for signal, share in shares.items():
+            self.contribution.labels(*labels, signal).set(share)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -119,6 +128,24 @@ def http(tmp_path: Path, prometheus: Prometheus) -> Iterator[httpx.Client]:
 def gpus(http: httpx.Client) -> list[Json]:
     found: list[Json] = http.get("/v1/nodes/n").json()["gpus"]
     return found
+
+
+def test_a_high_score_comes_with_its_reasons_and_a_low_one_without(http: httpx.Client, detector: Detector) -> None:
+    for gpu in (0, 1):
+        detector.explain(gpu, "cooling", power_watts=0.25, temperature_celsius=0.75)
+    detector.set(0, 0.2)
+    detector.set(1, 1.4)
+    found = until(lambda: gpus(http)[1]["anomaly"] and gpus(http)[1]["score"] == 1.4 and gpus(http)[1]["anomaly"])
+    assert found == {
+        "cause": "cooling",
+        "contributions": [
+            {"signal": "temperature_celsius", "share": 0.75},
+            {"signal": "power_watts", "share": 0.25},
+        ],
+    }
+    assert gpus(http)[0]["score"] == 0.2
+    assert gpus(http)[0]["anomaly"] is None
+    assert [gpu["anomaly"] for gpu in http.get("/v1/fleet").json()["nodes"][0]["gpus"]] == [None, found]
 
 
 def test_a_bad_score_keeps_work_off_and_a_lasting_good_one_brings_it_back(

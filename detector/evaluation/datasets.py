@@ -23,7 +23,7 @@ _TRAINED = 0.4  # the share of a fleet's recording that trains; the rest is scor
 # Fixed in advance, in steps. Half of it is the bin in which an alarm that lasts is one alarm.
 _BUFFERS = {"asd": 24, "smd": 100}
 _FLEET_BUFFER = 120
-_FOLDERS = {"asd": "asd", "smd": "smd19"}
+SERVERS = {"asd": "asd", "smd": "smd19"}  # name → its folder
 
 
 class DatasetError(ValueError):
@@ -78,7 +78,7 @@ def servers(name: str, source: Path | None, folder: Path, signals: Signals) -> C
     """ASD or SMD, converted by the exporters. source: the folder that holds the set's own folder."""
     if source is None:
         raise DatasetError(f"{name} is not part of this project: name the folder that holds it with --datasets")
-    found = source / _FOLDERS[name]
+    found = source / SERVERS[name]
     if not found.is_dir():
         raise DatasetError(f"{name} is not there: {found} is no folder")
     parts = {part: folder / f"{name}-{part}.parquet" for part in ("train", "test")}

@@ -1,0 +1,184 @@
+"""Every method as one call: train on the first part of a case, score the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from unittest import mock
+
+import numpy as np
+
+from detector import features, scoring, training, verdicts
+from detector.evaluation.baselines import BASELINES
+from detector.evaluation.baselines.series import prepare
+from detector.evaluation.case import Case, part
+from detector.residuals import Judge, PeerJudge
+from detector.telemetry import IDLE, Floats, Telemetry
+from detector.training import Settings
+
+STETHOS = "stethos"
+Groups = dict[tuple[str, str], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A method's scores of the test part, [gpus, steps], and what else it says.
+
+    blame: how much of it each signal has, [signals, gpus, steps]. calibrated: 1 is the alert threshold. causes:
+    (gpu, step) → cause. own: the scores without those of groups. groups: (type, name) → scores, [steps]. judge: what
+    scored, to score more with.
+    """
+
+    scores: Floats
+    train_seconds: float
+    score_seconds: float
+    blame: Floats | None = None
+    calibrated: bool = False
+    own: Floats | None = None
+    causes: dict[tuple[int, int], str] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    judge: Judge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How our method is trained. state: the activity and effort signals."""
+
+    settings: Settings
+    state: tuple[str, str]
+
+
+Method = Callable[[Case, Setup], Outcome]
+
+
+def baseline(name: str) -> Method:
+    def run(case: Case, setup: Setup) -> Outcome:
+        series = prepare(case.telemetry, case.split, by_model=case.fleet)
+        method = BASELINES[name](setup.settings.seed)
+        begin = time.perf_counter()
+        method.fit(series)
+        fitted = time.perf_counter()
+        parts = method.score(series)
+        done = time.perf_counter()
+        known = [series.names.index(s.name) if s.name in series.names else -1 for s in case.telemetry.signals]
+        blame = np.stack([parts[..., at] if at >= 0 else np.zeros(parts.shape[:2], np.float32) for at in known])
+        together = parts.shape[2] == 1
+        return Outcome(parts.mean(axis=2), fitted - begin, done - fitted, None if together else blame)
+
+    return run
+
+
+def stethos(case: Case, setup: Setup) -> Outcome:
+    """The code of the service: its training, its residuals, its verdicts, its groups."""
+    judge, seconds = trained(case, setup)
+    return scored(case, judge, seconds)
+
+
+def trained(case: Case, setup: Setup) -> tuple[Judge, float]:
+    begin = time.perf_counter()
+    judge, _ = training.train([part(case.telemetry, 0, case.split)], setup.state, setup.settings, lambda *_: None)
+    return judge, time.perf_counter() - begin
+
+
+def scored(case: Case, judge: Judge, train_seconds: float) -> Outcome:
+    """The judge's findings at every test step."""
+    telemetry = case.telemetry
+    shape = len(telemetry.gpus), len(telemetry.timestamps) - case.split
+    own, shared = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    blame = None if case.fleet else np.zeros((len(telemetry.signals), *shape), np.float32)
+    rows = [[signal.name for signal in telemetry.signals].index(signal.name) for signal in judge.signals]
+    causes: dict[tuple[int, int], str] = {}
+    groups: Groups = {}
+    begin = time.perf_counter()
+    for step in scoring.score(telemetry, judge, case.split):
+        at = step.index - case.split
+        own[:, at] = [np.nan if verdict is None else verdict.score for verdict in step.verdicts]
+        shared[:, at] = scoring.common_mode(telemetry, step)
+        causes |= {(gpu, at): verdict.cause for gpu, verdict in enumerate(step.verdicts) if verdict and verdict.cause}
+        for group, value in step.groups.items():
+            groups.setdefault(group, np.zeros(shape[1], np.float32))[at] = value
+        if blame is not None:
+            blame[rows, :, at] = np.maximum(verdicts.ratios(step.own, judge.signals, judge.own), 0)
+    seconds = time.perf_counter() - begin
+    return Outcome(np.fmax(own, shared), train_seconds, seconds, blame, True, own, causes, groups, judge)
+
+
+def cold(case: Case, setup: Setup) -> Outcome:
+    """What the service says before anything is trained."""
+    known = ~np.isnan(case.telemetry.values[..., : case.split]).all(axis=(1, 2))
+    signals = tuple(signal for signal, kept in zip(case.telemetry.signals, known, strict=True) if kept)
+    return scored(case, PeerJudge(signals, setup.state), 0.0)
+
+
+def without_jobs(case: Case, setup: Setup) -> Outcome:
+    """No job edges: nobody says which GPUs work together."""
+    telemetry = case.telemetry
+    return stethos(replace(case, telemetry=replace(telemetry, job=np.full_like(telemetry.job, IDLE))), setup)
+
+
+def without_mask(case: Case, setup: Setup) -> Outcome:
+    """No presence mask: an absent reading is the last one before."""
+    values = case.telemetry.values
+    last = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(values.shape[2])), axis=2)
+    filled = np.take_along_axis(values, last, axis=2)
+    return stethos(replace(case, telemetry=replace(case.telemetry, values=filled)), setup)
+
+
+def without_common_mode(case: Case, setup: Setup) -> Outcome:
+    """Only what sets a GPU apart from its peers."""
+    found = stethos(case, setup)
+    assert found.own is not None
+    return replace(found, scores=found.own, groups={})
+
+
+def without_lags(case: Case, setup: Setup) -> Outcome:
+    """The present only: the slower time scales show it too."""
+    with mock.patch.object(features, "MEMORY", (0.0,) * len(features.MEMORY)):
+        return stethos(case, setup)
+
+
+def without_peers(case: Case, setup: Setup) -> Outcome:
+    """Every GPU by itself: one model, but nobody to compare with."""
+    alone = [_only(case, row) for row in range(len(case.telemetry.gpus))]
+    begin = time.perf_counter()
+    parts = [part(each.telemetry, 0, case.split) for each in alone]
+    judge, _ = training.train(parts, setup.state, setup.settings, lambda *_: None)
+    seconds = time.perf_counter() - begin
+    found = [scored(each, judge, 0.0) for each in alone]
+    blame = None if case.fleet else np.concatenate([each.blame for each in found if each.blame is not None], axis=1)
+    return Outcome(
+        np.concatenate([each.scores for each in found]),
+        seconds,
+        sum(each.score_seconds for each in found),
+        blame,
+        calibrated=True,
+        causes={(row, step): cause for row, each in enumerate(found) for (_, step), cause in each.causes.items()},
+    )
+
+
+def _only(case: Case, row: int) -> Case:
+    telemetry = case.telemetry
+    alone = Telemetry(
+        telemetry.signals,
+        telemetry.gpus[row : row + 1],
+        telemetry.timestamps,
+        telemetry.values[:, row : row + 1],
+        telemetry.job[row : row + 1],
+        telemetry.jobs,
+    )
+    return replace(case, telemetry=alone)
+
+
+METHODS: dict[str, Method] = {
+    **{name: baseline(name) for name in BASELINES},
+    "stethos_cold_start": cold,
+    STETHOS: stethos,
+}
+ABLATIONS: dict[str, Method] = {
+    "stethos_no_peers": without_peers,
+    "stethos_no_job_edges": without_jobs,
+    "stethos_no_lags": without_lags,
+    "stethos_no_presence_mask": without_mask,
+    "stethos_no_common_mode": without_common_mode,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
 
     A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to.
     """
-    reported = ~np.isnan(telemetry.values).all(axis=0)
+    reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence = _silence(reported)
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
@@ -87,11 +87,8 @@ def common_mode(telemetry: Telemetry, step: Step) -> Floats:
     return highest
 
 
-def write(path: Path, telemetry: Telemetry, steps: Iterator[Step]) -> Iterator[int]:
-    """Write a scores file, a row for each GPU and step that has a score; yields the steps as they are done.
-
-    The file appears under its name when it is complete.
-    """
+def write(path: Path, telemetry: Telemetry, steps: Iterable[Step]) -> None:
+    """Write a scores file, a row for each GPU and step that has a score. It appears under its name when complete."""
     temporary = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -102,7 +99,6 @@ def write(path: Path, telemetry: Telemetry, steps: Iterator[Step]) -> Iterator[i
                 if len(rows) >= 65_536:
                     writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
                     rows = []
-                yield step.index
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
         temporary.replace(path)
     finally:

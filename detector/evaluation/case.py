@@ -49,7 +49,7 @@ def build(
 ) -> Case:
     """rules: bool [entities, scored steps]."""
     events = truth.events(rows, telemetry, split)
-    reported = ~np.isnan(telemetry.values[..., split:]).all(axis=0)
+    reported = np.any(~np.isnan(telemetry.values[..., split:]), axis=0)
     entities, steps = reported.shape
     lengths = np.full(entities, steps) if fleet else steps - np.argmax(reported[:, ::-1], axis=1)
     return Case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,9 +138,10 @@ def _report(plan: Plan, cases: list[Case], collected: dict[str, Collected]) -> d
     reference = over.get(COMPARED_WITH)
     methods: dict[str, dict[str, object]] = {}
     for name, each in collected.items():
-        figures: dict[str, object] = dict(measures.interval(over[name]))
+        found = measures.interval(over[name])
+        figures: dict[str, object] = {figure: _plain(value) for figure, value in found.items()}
         if reference and name != COMPARED_WITH and len(reference) == len(over[name]):
-            figures["vus_pr_difference"] = measures.difference(over[name], reference, "vus_pr")
+            figures["vus_pr_difference"] = _plain(measures.difference(over[name], reference, "vus_pr"))
         figures["train_seconds"] = float(np.mean(each.train_seconds))
         figures["score_seconds"] = float(np.mean(each.score_seconds))
         methods[name] = figures
@@ -155,6 +156,11 @@ def _report(plan: Plan, cases: list[Case], collected: dict[str, Collected]) -> d
         "difference_from": COMPARED_WITH,
         "methods": methods,
     }
+
+
+def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON knows no NaN: what has no value is null."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _over_seeds(plan: Plan, by_seed: list[list[Unit]]) -> Iterator[Unit]:

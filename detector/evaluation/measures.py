@@ -132,7 +132,7 @@ def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[
                 (outcome.groups[group][within] >= 1).any() for group in _groups(case, event) if group in outcome.groups
             )
             singly = np.mean([np.nanmax(own[gpu, within], initial=0) >= 1 for gpu in event.entities])
-            grouped.append(as_one and singly <= _FEW)
+            grouped.append(bool(as_one and singly <= _FEW))
     return {
         "cause_right": float(np.mean(right)) if right else float("nan"),
         "group_alarm_share": float(np.mean(grouped)) if grouped else float("nan"),

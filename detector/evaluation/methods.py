@@ -106,7 +106,7 @@ def scored(case: Case, judge: Judge, train_seconds: float) -> Outcome:
 
 def cold(case: Case, setup: Setup) -> Outcome:
     """What the service says before anything is trained."""
-    known = ~np.isnan(case.telemetry.values[..., : case.split]).all(axis=(1, 2))
+    known = np.any(~np.isnan(case.telemetry.values[..., : case.split]), axis=(1, 2))
     signals = tuple(signal for signal, kept in zip(case.telemetry.signals, known, strict=True) if kept)
     return scored(case, PeerJudge(signals, setup.state), 0.0)
 

@@ -73,7 +73,7 @@ def _table(
 
 def _ranked(methods: Mapping[str, Mapping[str, object]]) -> list[tuple[str, Mapping[str, object]]]:
     def vus_pr(item: tuple[str, Mapping[str, object]]) -> float:
-        return cast(Mapping[str, float], item[1]["vus_pr"])["mean"]
+        return cast(Mapping[str, float | None], item[1]["vus_pr"])["mean"] or 0.0
 
     return sorted(methods.items(), key=vus_pr, reverse=True)
 
@@ -82,9 +82,9 @@ def _cell(figure: object) -> str:
     if figure is None:
         return "-"
     if isinstance(figure, Mapping):
-        mean, low, high = (float(figure[key]) for key in ("mean", "low", "high"))
-        if mean != mean:
+        if figure["mean"] is None:
             return "-"
+        mean, low, high = (float(figure[key]) for key in ("mean", "low", "high"))
         digits = 3 if abs(mean) < 10 else 0
         return f"{mean:.{digits}f} [{low:.{digits}f} {high:.{digits}f}]"
     return f"{float(cast(float, figure)):.1f}"

@@ -17,7 +17,7 @@ _REMEMBERED_SECONDS = 1800.0
 def alarms(telemetry: Telemetry) -> Mask:
     """Whether GpuMissing, NodeDown, GpuFatalXid or EccUncorrected is firing for a GPU, bool [gpus, steps]."""
     names = [signal.name for signal in telemetry.signals]
-    reported = ~np.isnan(telemetry.values).all(axis=0)
+    reported = np.any(~np.isnan(telemetry.values), axis=0)
     found = _silent(reported, telemetry)
     if "xid" in names:
         found |= np.isin(telemetry.values[names.index("xid")], _FATAL)

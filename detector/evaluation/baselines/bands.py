@@ -45,7 +45,7 @@ class Thresholds:
 
     def score(self, series: Series) -> Floats:
         raw, scaled = series.raw[:, series.split :], series.test
-        parts = np.abs(scaled) / np.float32(_SIGMAS)
+        parts = (np.abs(scaled) / _SIGMAS).astype(np.float32)
         for column, name in enumerate(series.names):
             if name in _LIMITS:
                 limit, sign = _LIMITS[name]
@@ -62,8 +62,8 @@ class RobustZ:
         self._mad = 1.4826 * np.median(np.abs(known - self._median), axis=1, keepdims=True)
 
     def score(self, series: Series) -> Floats:
-        z: Floats = np.abs(series.test - self._median) / np.maximum(self._mad, _LEAST)
-        return z
+        z: Floats = (np.abs(series.test - self._median) / np.maximum(self._mad, _LEAST)).astype(np.float32)
+        return z.astype(np.float32)
 
 
 class RobustBand:

@@ -52,7 +52,7 @@ class Forecaster:
                 for gpu in pool:
                     values = torch.from_numpy(series.values[gpu])
                     windows = values.unfold(0, self._width, 1)[:-1].transpose(1, 2)
-                    forecast = torch.cat([network(part) for part in windows.split(4096)])
+                    forecast = torch.cat([network(part) for part in torch.split(windows, 4096)])
                     errors[gpu, self._width :] = (values[self._width :] - forecast).numpy()
         scaled = errors_scaled(errors, series)
         return scaled.max(axis=2, keepdims=True) if self._worst_signal else scaled

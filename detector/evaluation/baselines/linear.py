@@ -42,7 +42,7 @@ def lagged(values: Floats, lags: int) -> Floats:
 def solve(gram: NDArray[np.float64], moment: NDArray[np.float64], examples: int) -> NDArray[np.float64]:
     """Ridge weights from the inputs' Gram matrix and their moments with the targets."""
     ridge = _RIDGE * examples * np.eye(len(gram))
-    weights: NDArray[np.float64] = np.linalg.solve(gram + ridge, moment)
+    weights: NDArray[np.float64] = np.linalg.solve(gram + ridge, moment).astype(np.float64)
     return weights
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.evaluation.baselines.bands import rolling_mean
 from detector.evaluation.baselines.linear import lagged, solve
 from detector.evaluation.baselines.series import Series, errors_scaled, peer_groups
 from detector.telemetry import Floats
 
+Examples = NDArray[np.float64]
 _LEAST_MEMBERS = 4
 _LEAST = 0.1
 _LAGS = 5
@@ -59,11 +61,12 @@ class LinearOneHop:
             errors[pool] = (targets - inputs @ self._weights[number]).reshape(len(pool), -1, targets.shape[-1])
         return errors_scaled(errors, series)
 
-    def _examples(self, series: Series, pool: np.ndarray, steps: slice) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def _examples(self, series: Series, pool: NDArray[np.int64], steps: slice) -> tuple[Examples, Examples]:
         mine = series.values[pool]
         inputs = np.concatenate([mine, lagged(mine, _LAGS), self._peers[pool]], axis=2)[:, steps]
         inputs = np.concatenate([inputs, np.ones((*inputs.shape[:2], 1), np.float32)], axis=2)
-        return inputs.reshape(-1, inputs.shape[2]).astype(np.float64), mine[:, steps].reshape(-1, mine.shape[2])
+        targets = mine[:, steps].reshape(-1, mine.shape[2])
+        return inputs.reshape(-1, inputs.shape[2]).astype(np.float64), targets.astype(np.float64)
 
 
 def peer_means(series: Series) -> Floats:
@@ -111,4 +114,5 @@ class Minder:
                     middle = np.median(pairs, axis=0)
                     spread = 1.4826 * np.median(np.abs(pairs - middle), axis=0)
                     distance[group, step] = (pairs - middle) / np.maximum(spread, _LEAST)
-        return rolling_mean(distance, self._WINDOW)[:, series.split :].max(axis=2, keepdims=True)
+        worst: Floats = rolling_mean(distance, self._WINDOW)[:, series.split :].max(axis=2, keepdims=True)
+        return worst

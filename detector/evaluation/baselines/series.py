@@ -53,7 +53,7 @@ class Baseline(Protocol):
 def prepare(telemetry: Telemetry, split: int, by_model: bool) -> Series:
     """by_model: GPUs of one model share a fit; otherwise every entity has its own."""
     readings = clean(telemetry.signals, telemetry.values).transpose(1, 2, 0)
-    reported = ~np.isnan(readings[:, :split]).all(axis=(0, 1))
+    reported: NDArray[np.bool_] = np.any(~np.isnan(readings[:, :split]), axis=(0, 1))
     raw = np.ascontiguousarray(readings[..., reported])
     models = np.array([gpu.model for gpu in telemetry.gpus])
     pools = [np.flatnonzero(models == model) for model in np.unique(models)] if by_model else list(

@@ -70,24 +70,25 @@ def compare(plan: Plan, signals: Signals, setup: Setup, progress: Progress) -> d
             progress(f"{plan.data}: reading" if plan.data != "synthetic" else f"seed {seed}: recording")
             cases.append(_case(plan, seed, signals))
         case, prepared = cases[-1], replace(setup, settings=replace(setup.settings, seed=seed))
+        seeded = "" if plan.data == "synthetic" else f", seed {seed}"
         for name, method in methods.items():
             if again and name in _CERTAIN:
                 continue
-            progress(f"{case.name}, seed {seed}: {name}")
+            progress(f"{case.name}{seeded}: {name}")
             outcome = method(case, prepared)
             found = measures.units(case, outcome)
             if name == STETHOS:
                 assert outcome.judge is not None
                 _quiet(plan, seed, signals, outcome.judge, found, progress)
                 for label, harder in STRESS.items() if plan.stress else ():
-                    progress(f"{case.name}, seed {seed}: {label}")
+                    progress(f"{case.name}{seeded}: {label}")
                     stressed = harder(case, seed)
                     again_scored = scored(stressed, outcome.judge, outcome.train_seconds)
                     _add(collected, label, measures.units(stressed, again_scored), again_scored)
             _add(collected, name, found, outcome)
         if plan.contamination:
             for label, dirty in contamination.cases(plan.shape, seed, plan.folder, case, signals):
-                progress(f"{case.name}, seed {seed}: {label}")
+                progress(f"{case.name}{seeded}: {label}")
                 outcome = METHODS[STETHOS](dirty, prepared)
                 _add(collected, label, measures.units(dirty, outcome), outcome)
     return _report(plan, cases, collected)

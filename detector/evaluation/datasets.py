@@ -34,9 +34,9 @@ class DatasetError(ValueError):
 class Synthetic:
     """The shape of synthetic fleets. faults: over the whole recording."""
 
-    nodes: int = 8
+    nodes: int = 12
     gpus_per_node: int = 8
-    hours: float = 24.0
+    hours: float = 16.0
     step: float = 15.0
     faults: int = 60
     models: Sequence[str] = ("H100", "A100")

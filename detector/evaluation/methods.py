@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
@@ -61,12 +61,19 @@ def baseline(name: str) -> Method:
         fitted = time.perf_counter()
         parts = method.score(series)
         done = time.perf_counter()
-        known = [series.names.index(s.name) if s.name in series.names else -1 for s in case.telemetry.signals]
-        blame = np.stack([parts[..., at] if at >= 0 else np.zeros(parts.shape[:2], np.float32) for at in known])
-        together = parts.shape[2] == 1
-        return Outcome(parts.mean(axis=2), fitted - begin, done - fitted, None if together else blame)
+        blame = None if parts.shape[2] == 1 else _by_signal(parts, series.names, case.telemetry)
+        return Outcome(parts.mean(axis=2), fitted - begin, done - fitted, blame)
 
     return run
+
+
+def _by_signal(parts: Floats, names: Sequence[str], telemetry: Telemetry) -> Floats:
+    """[gpus, steps, some signals] → [signals, gpus, steps], 0 for those that the method was not given."""
+    blame = np.zeros((len(telemetry.signals), *parts.shape[:2]), np.float32)
+    for row, signal in enumerate(telemetry.signals):
+        if signal.name in names:
+            blame[row] = parts[..., names.index(signal.name)]
+    return blame
 
 
 def stethos(case: Case, setup: Setup) -> Outcome:

@@ -27,10 +27,10 @@ def cases(shape: Synthetic, seed: int, folder: Path, case: Case, signals: Signal
         dirty = replace(shape, hours=case.split * case.telemetry.step / 3600, faults=faults)
         recorded = datasets.record(dirty, seed, folder / f"contaminated-{share}-{seed}")
         learned = recording.read(recorded / "recording.parquet", signals)
-        yield f"stethos_contamination_{share}", replace(case, telemetry=_before(learned, case.telemetry, case.split))
+        yield f"stethos_contamination_{share}", replace(case, telemetry=before(learned, case.telemetry, case.split))
 
 
-def _before(learned: Telemetry, telemetry: Telemetry, split: int) -> Telemetry:
+def before(learned: Telemetry, telemetry: Telemetry, split: int) -> Telemetry:
     """The telemetry with another beginning. The jobs of the two have nothing to do with each other."""
     names = [signal.name for signal in learned.signals]
     rows = [names.index(signal.name) for signal in telemetry.signals]

@@ -68,7 +68,7 @@ def kmeans(width: int, seed: int) -> Windowed:
 
 def isolation_forest(seed: int) -> Windowed:
     """Liu, Ting, Zhou, "Isolation forest", ICDM 2008, on single steps."""
-    return Windowed(1, lambda: IsolationForest(100, random_state=seed), _isolation)
+    return Windowed(1, lambda: IsolationForest(n_estimators=100, random_state=seed), _isolation)
 
 
 def _reconstruction_error(model: _Model, windows: Examples) -> Examples:

@@ -12,6 +12,7 @@ from detector.telemetry import IDLE, Floats, Telemetry, clean
 
 _CLIP = 20.0
 _LEAST = 0.01
+_CODES = ("xid",)  # no quantities
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def prepare(telemetry: Telemetry, split: int, by_model: bool) -> Series:
     """by_model: GPUs of one model share a fit; otherwise every entity has its own."""
     readings = clean(telemetry.signals, telemetry.values).transpose(1, 2, 0)
     reported: NDArray[np.bool_] = np.any(~np.isnan(readings[:, :split]), axis=(0, 1))
+    reported &= [signal.name not in _CODES for signal in telemetry.signals]
     raw = np.ascontiguousarray(readings[..., reported])
     models = np.array([gpu.model for gpu in telemetry.gpus])
     pools = [np.flatnonzero(models == model) for model in np.unique(models)] if by_model else list(

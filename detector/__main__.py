@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +20,14 @@ import uvicorn
 
 from detector import auth, ingest, log, recording, registry, scoring, signals, training
 from detector.budget import BUDGETS
+from detector.evaluation.datasets import DatasetError, Synthetic
 from detector.fleet import Fleet, Wishes
 from detector.lifecycle import LifeCycle, Plan
 from detector.promql import Prometheus, PrometheusError
 from detector.recording import RecordingError
 from detector.registry import RegistryError
 from detector.service import Service, application
-from detector.shard import Shard
+from detector.shard import WHOLE, Shard
 from detector.signals import Signals, SignalsError
 from detector.telemetry import Telemetry
 from detector.topology import KINDS
@@ -35,7 +37,7 @@ _T = TypeVar("_T")
 
 _SETTINGS = {"show_default": True}
 _EXPECTED = (
-    SignalsError, RecordingError, TrainingError, RegistryError, PrometheusError, auth.TokenError, OSError,
+    SignalsError, RecordingError, DatasetError, TrainingError, RegistryError, PrometheusError, auth.TokenError, OSError,
 )  # fmt: skip
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -219,7 +221,7 @@ def score_command(
         raise click.UsageError("--recording can be given once: a scores file belongs to one recording")
     judge, _ = _or_exit(lambda: registry.read(model))
     wanted = _or_exit(lambda: signals.load(signals_file))
-    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step))[0]
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, WHOLE))[0]
     found = scoring.score(telemetry, judge)
     with click.progressbar(found, length=len(telemetry.timestamps), label="scoring", file=sys.stderr) as steps:
         _or_exit(lambda: scoring.write(out, telemetry, steps))
@@ -243,7 +245,12 @@ def score_command(
 @click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
 @click.option("--datasets", "source", type=_FOLDER, envvar="STETHOS_DATASETS", help="Folder that holds asd/, smd19/.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="The report as JSON.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The report as JSON, brought up to date after each seed.",
+)
 @_signals
 def evaluate(
     data: str,
@@ -262,7 +269,6 @@ def evaluate(
 ) -> None:
     """Compare the detector with what else there is, on data whose truth only the measures see."""
     from detector.evaluation import comparison, report  # scikit-learn, which only this command needs
-    from detector.evaluation.datasets import DatasetError, Synthetic
     from detector.evaluation.methods import Setup
 
     torch.set_num_threads(threads)
@@ -272,14 +278,12 @@ def evaluate(
     numbers = range(first_seed, first_seed + seeds)
     with tempfile.TemporaryDirectory() as folder:
         planned = comparison.Plan(data=data, seeds=numbers, shape=shape, folder=Path(folder), **plan)
-        try:
-            found = _or_exit(
-                lambda: comparison.compare(planned, wanted, setup, lambda line: click.echo(line, err=True))
-            )
-        except DatasetError as error:
-            raise click.ClickException(str(error)) from error
-    if json_file:
-        _or_exit(lambda: json_file.write_text(json.dumps(found, indent=2) + "\n"))
+        reports = comparison.compare(planned, wanted, setup, lambda line: click.echo(line, err=True))
+        found: dict[str, object] = {}
+        for _ in numbers:
+            found = _or_exit(lambda: next(reports))
+            if json_file:
+                _or_exit(partial(json_file.write_text, json.dumps(found, indent=2) + "\n"))
     click.echo(report.text(found))
 
 

@@ -59,8 +59,11 @@ class Collected:
         self.score_seconds.append(outcome.score_seconds)
 
 
-def compare(plan: Plan, signals: Signals, setup: Setup, progress: Progress) -> dict[str, object]:
-    """The report, ready for JSON. Raises DatasetError, RecordingError, TrainingError."""
+def compare(plan: Plan, signals: Signals, setup: Setup, progress: Progress) -> Iterator[dict[str, object]]:
+    """The report, ready for JSON, after each seed with all seeds so far.
+
+    Raises DatasetError, RecordingError, TrainingError.
+    """
     methods = _chosen(plan)
     collected: dict[str, Collected] = {}
     cases: list[Case] = []
@@ -91,7 +94,7 @@ def compare(plan: Plan, signals: Signals, setup: Setup, progress: Progress) -> d
                 progress(f"{case.name}{seeded}: {label}")
                 outcome = METHODS[STETHOS](dirty, prepared)
                 _add(collected, label, measures.units(dirty, outcome), outcome)
-    return _report(plan, cases, collected)
+        yield _report(plan, seed, cases, collected)
 
 
 def _chosen(plan: Plan) -> dict[str, Method]:
@@ -134,7 +137,7 @@ def _add(collected: dict[str, Collected], name: str, units: list[Unit], outcome:
     collected.setdefault(name, Collected([], [], [])).add(units, outcome)
 
 
-def _report(plan: Plan, cases: list[Case], collected: dict[str, Collected]) -> dict[str, object]:
+def _report(plan: Plan, newest: int, cases: list[Case], collected: dict[str, Collected]) -> dict[str, object]:
     over = {name: list(_over_seeds(plan, each.units)) for name, each in collected.items()}
     reference = over.get(COMPARED_WITH)
     methods: dict[str, dict[str, object]] = {}
@@ -148,7 +151,7 @@ def _report(plan: Plan, cases: list[Case], collected: dict[str, Collected]) -> d
         methods[name] = figures
     return {
         "data": plan.data,
-        "seeds": list(plan.seeds),
+        "seeds": [seed for seed in plan.seeds if seed <= newest],
         "base_rate": float(np.mean([case.base_rate for case in cases])),
         "events": sum(len(case.events) for case in cases),
         "entity_hours": sum(case.gpu_hours for case in cases),

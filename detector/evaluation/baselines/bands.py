@@ -50,7 +50,8 @@ class Thresholds:
             if name in _LIMITS:
                 limit, sign = _LIMITS[name]
                 parts[..., column] = np.nan_to_num(sign * raw[..., column] / limit, nan=0.0)
-        return parts.max(axis=2, keepdims=True)  # any limit passed is an alert
+        worst: Floats = parts.max(axis=2, keepdims=True)  # any limit passed is an alert
+        return worst
 
 
 class RobustZ:

@@ -131,7 +131,7 @@ def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[
             as_one = any(
                 (outcome.groups[group][within] >= 1).any() for group in _groups(case, event) if group in outcome.groups
             )
-            singly = np.mean([np.nanmax(own[gpu, within], initial=0) >= 1 for gpu in event.entities])
+            singly = np.mean([(own[gpu, within] >= 1).any() for gpu in event.entities])
             grouped.append(bool(as_one and singly <= _FEW))
     return {
         "cause_right": float(np.mean(right)) if right else float("nan"),

@@ -237,7 +237,7 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(
 @pytest.mark.slow
 def test_a_synthetic_fleet_is_recorded_learned_scored_and_measured(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    small = ["--nodes", "1", "--hours", "1.3", "--step", "6", "--faults", "6", "--iterations", "5", "--seeds", "1"]
+    small = ["--nodes", "2", "--hours", "1.3", "--step", "6", "--faults", "4", "--iterations", "5", "--seeds", "1"]
     methods = ["--methods", "stethos", "--methods", "random"]
     done = CliRunner().invoke(cli, ["evaluate", "--data", "synthetic", *small, *methods, "--json", str(out)])
     assert done.exit_code == 0, done.output

@@ -27,7 +27,7 @@ from detector.promql import Prometheus, PrometheusError
 from detector.recording import RecordingError
 from detector.registry import RegistryError
 from detector.service import Service, application
-from detector.shard import WHOLE, Shard
+from detector.shard import Shard
 from detector.signals import Signals, SignalsError
 from detector.telemetry import Telemetry
 from detector.topology import KINDS
@@ -221,7 +221,7 @@ def score_command(
         raise click.UsageError("--recording can be given once: a scores file belongs to one recording")
     judge, _ = _or_exit(lambda: registry.read(model))
     wanted = _or_exit(lambda: signals.load(signals_file))
-    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, WHOLE))[0]
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, ingest.WHOLE))[0]
     found = scoring.score(telemetry, judge)
     with click.progressbar(found, length=len(telemetry.timestamps), label="scoring", file=sys.stderr) as steps:
         _or_exit(lambda: scoring.write(out, telemetry, steps))

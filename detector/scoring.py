@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from detector import groups, verdicts
+from detector import findings, groups, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
+from detector.findings import Findings
 from detector.residuals import Judge
 from detector.telemetry import IDLE, Floats, Telemetry
-from detector.verdicts import MISSING_STEPS, TOP, Verdict
+from detector.verdicts import TOP
 
 _CHUNK = 256  # steps that the model sees at once
 _PAST = WINDOW + SETTLING + 1  # steps that the first residual of a chunk looks back on, and a counter's first total
@@ -43,12 +44,11 @@ _SCHEMA = pa.schema(
 class Step:
     """The findings at one step of the telemetry.
 
-    verdicts: one per GPU, None where nothing could be said. groups: (type, name) → score. own: the residuals that the
-    verdicts rest on, [signals, gpus, HISTORY].
+    groups: (type, name) → score. own: the residuals that the findings rest on, [signals, gpus, HISTORY].
     """
 
     index: int
-    verdicts: tuple[Verdict | None, ...]
+    findings: Findings
     groups: Mapping[tuple[str, str], float]
     own: Floats
 
@@ -56,24 +56,21 @@ class Step:
 def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     """Step `first` and later, each judged by what had been reported until then: what `Fleet.tick` finds live.
 
-    A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to.
+    A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to. Nor does a
+    GPU's own past begin anew here when its limit is set anew, as it does live.
     """
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence = _silence(reported)
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
         end = min(begin + _CHUNK, len(telemetry.timestamps))
-        judged = _residuals(telemetry, judge, begin, end)
+        own, shared = _residuals(telemetry, judge, begin, end)
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
             answering = np.bincount(nodes, reported[:, step])[nodes] > 0
-            found = verdicts.judge(judged[0][..., now], judge.signals, judge.own)
-            told = tuple(
-                _told(verdict, int(silent), bool(answers))
-                for verdict, silent, answers in zip(found, silence[:, step], answering, strict=True)
-            )
-            shared = verdicts.ratios(judged[1][..., now], judge.signals, judge.shared)
-            yield Step(step, told, groups.scores(shared, _until(telemetry, step)), judged[0][..., now])
+            found = findings.find(telemetry.gpus, own[..., now], judge.signals, judge.own, silence[:, step], answering)
+            together = verdicts.ratios(shared[..., now], judge.signals, judge.shared)
+            yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), own[..., now])
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:
@@ -108,13 +105,15 @@ def write(path: Path, telemetry: Telemetry, steps: Iterable[Step]) -> None:
 def _rows(telemetry: Telemetry, step: Step) -> Iterator[dict[str, object]]:
     at = round(float(telemetry.timestamps[step.index]) * 1e6)
     shared = common_mode(telemetry, step)
-    for gpu, verdict, common in zip(telemetry.gpus, step.verdicts, shared.tolist(), strict=True):
-        if verdict is not None:
-            row = {"timestamp": at, "node": gpu.node, "gpu": gpu.gpu, "score": verdict.score}
-            row |= {"common_mode_score": None if np.isnan(common) else common, "cause": verdict.cause or None}
-            for place, (signal, share) in enumerate(verdict.contributions, 1):
-                row |= {f"signal_{place}": signal, f"contribution_{place}": share}
-            yield row
+    found = step.findings
+    for row in np.flatnonzero(~np.isnan(found.score)).tolist():
+        gpu, common = telemetry.gpus[row], float(shared[row])
+        told: dict[str, object] = {"timestamp": at, "node": gpu.node, "gpu": gpu.gpu, "score": float(found.score[row])}
+        told |= {"common_mode_score": None if np.isnan(common) else common, "cause": found.causes.get(row) or None}
+        for place, (leading, share) in enumerate(zip(found.leading[row], found.shares[row], strict=True), 1):
+            if leading >= 0:
+                told |= {f"signal_{place}": found.names[leading], f"contribution_{place}": float(share)}
+        yield told
 
 
 def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> tuple[Floats, Floats]:
@@ -130,14 +129,6 @@ def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> tupl
     return own, shared
 
 
-def _told(verdict: Verdict | None, silent: int, answering: bool) -> Verdict | None:
-    if silent < 0:
-        return None
-    if silent >= MISSING_STEPS:
-        return verdicts.missing(silent) if answering else None
-    return verdict or Verdict(0.0)
-
-
 def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Steps since each GPU last reported anything, [gpus, steps]; -1 where it never did before."""
     steps = np.arange(reported.shape[1])
@@ -149,11 +140,9 @@ def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _until(telemetry: Telemetry, step: int, start: int = 0) -> Telemetry:
     """The telemetry from `start` up to and with `step`, as a view."""
     kept = slice(start, step + 1)
-    return Telemetry(
-        telemetry.signals,
-        telemetry.gpus,
-        telemetry.timestamps[kept],
-        telemetry.values[..., kept],
-        telemetry.job[:, kept],
-        telemetry.jobs,
+    return replace(
+        telemetry,
+        timestamps=telemetry.timestamps[kept],
+        values=telemetry.values[..., kept],
+        job=telemetry.job[:, kept],
     )

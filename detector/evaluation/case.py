@@ -79,11 +79,9 @@ def blaming(case: Case, blame: Blame) -> Case:
 def part(telemetry: Telemetry, first: int, end: int | None = None) -> Telemetry:
     """Some steps of the telemetry, as a view."""
     steps = slice(first, end)
-    return Telemetry(
-        telemetry.signals,
-        telemetry.gpus,
-        telemetry.timestamps[steps],
-        telemetry.values[..., steps],
-        telemetry.job[:, steps],
-        telemetry.jobs,
+    return replace(
+        telemetry,
+        timestamps=telemetry.timestamps[steps],
+        values=telemetry.values[..., steps],
+        job=telemetry.job[:, steps],
     )

@@ -100,9 +100,9 @@ def scored(case: Case, judge: Judge, train_seconds: float) -> Outcome:
     begin = time.perf_counter()
     for step in scoring.score(telemetry, judge, case.split):
         at = step.index - case.split
-        own[:, at] = [np.nan if verdict is None else verdict.score for verdict in step.verdicts]
+        own[:, at] = step.findings.score
         shared[:, at] = scoring.common_mode(telemetry, step)
-        causes |= {(gpu, at): verdict.cause for gpu, verdict in enumerate(step.verdicts) if verdict and verdict.cause}
+        causes |= {(gpu, at): cause for gpu, cause in step.findings.causes.items() if cause}
         for group, value in step.groups.items():
             groups.setdefault(group, np.zeros(shape[1], np.float32))[at] = value
         if blame is not None:
@@ -124,6 +124,11 @@ def without_jobs(case: Case, setup: Setup) -> Outcome:
     return stethos(replace(case, telemetry=replace(telemetry, job=np.full_like(telemetry.job, IDLE))), setup)
 
 
+def without_peers(case: Case, setup: Setup) -> Outcome:
+    """No edges at all: one model for everybody, but nobody to compare with."""
+    return stethos(replace(case, telemetry=replace(case.telemetry, edges=frozenset())), setup)
+
+
 def without_mask(case: Case, setup: Setup) -> Outcome:
     """No presence mask: an absent reading is the last one before."""
     values = case.telemetry.values
@@ -143,38 +148,6 @@ def without_lags(case: Case, setup: Setup) -> Outcome:
     """The present only: the slower time scales show it too."""
     with mock.patch.object(features, "MEMORY", (0.0,) * len(features.MEMORY)):
         return stethos(case, setup)
-
-
-def without_peers(case: Case, setup: Setup) -> Outcome:
-    """Every GPU by itself: one model, but nobody to compare with."""
-    alone = [_only(case, row) for row in range(len(case.telemetry.gpus))]
-    begin = time.perf_counter()
-    parts = [part(each.telemetry, 0, case.split) for each in alone]
-    judge, _ = training.train(parts, setup.state, setup.settings, lambda *_: None)
-    seconds = time.perf_counter() - begin
-    found = [scored(each, judge, 0.0) for each in alone]
-    blame = None if case.fleet else np.concatenate([each.blame for each in found if each.blame is not None], axis=1)
-    return Outcome(
-        np.concatenate([each.scores for each in found]),
-        seconds,
-        sum(each.score_seconds for each in found),
-        blame,
-        calibrated=True,
-        causes={(row, step): cause for row, each in enumerate(found) for (_, step), cause in each.causes.items()},
-    )
-
-
-def _only(case: Case, row: int) -> Case:
-    telemetry = case.telemetry
-    alone = Telemetry(
-        telemetry.signals,
-        telemetry.gpus[row : row + 1],
-        telemetry.timestamps,
-        telemetry.values[:, row : row + 1],
-        telemetry.job[row : row + 1],
-        telemetry.jobs,
-    )
-    return replace(case, telemetry=alone)
 
 
 METHODS: dict[str, Method] = {

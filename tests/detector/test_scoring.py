@@ -60,10 +60,10 @@ def recorded(fleet: Telemetry, path: Path) -> Path:
     return path
 
 
-def assert_same(live: Sequence[Snapshot], offline: Sequence[Step], fleet: Telemetry) -> None:
+def assert_same(live: Sequence[Snapshot], offline: Sequence[Step]) -> None:
     for snapshot, step in zip(live, offline, strict=True):
         verdicts = {gpu.uuid: verdict for gpu, verdict in snapshot.verdicts.items()}
-        found = {gpu.uuid: verdict for gpu, verdict in zip(fleet.gpus, step.verdicts, strict=True) if verdict}
+        found = {gpu.uuid: verdict for gpu, verdict in step.findings.items()}
         assert verdicts.keys() == found.keys()
         for uuid, verdict in verdicts.items():
             assert found[uuid].score == pytest.approx(verdict.score, abs=1e-5)
@@ -81,8 +81,8 @@ def test_live_and_offline_agree_and_so_do_prometheus_and_a_recording(
         live = [fleet.tick(START + step * STEP + 1.0) for step in WATCHED]
     judge, _ = registry.read(model)
     offline = list(scoring.score(eventful, judge, WATCHED.start))
-    assert_same(live, offline, eventful)
-    causes = {verdict.cause for step in offline for verdict in step.verdicts if verdict}
+    assert_same(live, offline)
+    causes = {cause for step in offline for cause in step.findings.causes.values()}
     assert "missing" in causes
 
     def scores(*source: str) -> pa.Table:
@@ -111,7 +111,7 @@ def test_a_step_does_not_depend_on_what_comes_later(model: Path, eventful: Telem
     later.values[..., 130:] *= 2
     first, second = (list(scoring.score(fleet, judge, 120))[:10] for fleet in (eventful, later))
     for one, other in zip(first, second, strict=True):
-        assert one.verdicts == other.verdicts
+        np.testing.assert_array_equal(one.findings.score, other.findings.score)
         assert one.groups == other.groups
 
 
@@ -120,10 +120,10 @@ def test_a_gpu_that_was_never_seen_has_no_score_and_neither_has_a_silent_node(mo
     fleet.values[:, 0] = np.nan
     fleet.values[:, 8:16, 100:] = np.nan
     judge, _ = registry.read(model)
-    last = next(iter(scoring.score(fleet, judge, 109))).verdicts
-    assert last[0] is None
-    assert all(verdict is None for verdict in last[8:16])
-    assert all(verdict is not None for verdict in last[16:])
+    scores = next(scoring.score(fleet, judge, 109)).findings.score
+    assert np.isnan(scores[0])
+    assert np.isnan(scores[8:16]).all()
+    assert not np.isnan(scores[16:]).any()
 
 
 def test_a_scores_file_needs_a_model_that_is_one(tmp_path: Path, eventful: Telemetry) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from detector import findings, groups, verdicts
+from detector import findings, groups, rules, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
@@ -68,7 +68,12 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
             answering = np.bincount(nodes, reported[:, step])[nodes] > 0
-            found = findings.find(telemetry.gpus, own[..., now], judge.signals, judge.own, silence[:, step], answering)
+            missed = answering & rules.missing(silence[:, step], telemetry.gpus)
+            recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
+            errors = rules.errors(recent, len(recent.timestamps) - 1)
+            found = findings.find(
+                telemetry.gpus, own[..., now], judge.signals, judge.own, silence[:, step], missed, errors
+            )
             together = verdicts.ratios(shared[..., now], judge.signals, judge.shared)
             yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), own[..., now])
 

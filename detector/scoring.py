@@ -71,11 +71,13 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             missed = answering & rules.missing(silence[:, step], telemetry.gpus)
             recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
+            mine = own[..., now]
+            ratios = verdicts.ratios(mine, judge.signals, judge.own)
             found = findings.find(
-                telemetry.gpus, own[..., now], judge.signals, judge.own, silence[:, step], missed, errors
+                telemetry.gpus, mine, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
             together = verdicts.ratios(shared[..., now], judge.signals, judge.shared)
-            yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), own[..., now])
+            yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), mine)
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:

@@ -91,6 +91,9 @@ def _fleet(case: Case, outcome: Outcome) -> Unit:
     if outcome.calibrated:
         figures |= _shipped(outcome.scores, counted, case.excused, BLOCK, case.gpu_hours)
         figures["event_recall_shipped_with_rules"] = float(np.mean(ruled | (peaks >= 1))) if counted else float("nan")
+        if outcome.own is not None:
+            alarms = (found.bin_maxima(outcome.own, case.excused, BLOCK) >= 1).sum()
+            figures["false_alarms_of_gpus_per_1000h"] = 1000 * float(alarms) / case.gpu_hours
         figures |= _explained(case, outcome, counted)
     return Unit(figures, maxima, case.gpu_hours, peaks, np.where(ruled, np.inf, peaks))
 

@@ -26,12 +26,13 @@ _BUDGETS = {
     "event_recall_shipped": "shipped",
     "event_recall_shipped_with_rules": "+rules",
     "false_alarms_per_1000h": "false/1000h",
+    "false_alarms_of_gpus_per_1000h": "of GPUs",
     "median_delay_steps": "delay",
     "cause_right": "cause",
     "group_alarm_share": "one group",
     "quiet_gpu_hours": "quiet h",
     "quiet_false_alarms_per_1000h": "quiet f/1000h",
-    "quiet_false_alarms_of_gpus_per_1000h": "of GPUs",
+    "quiet_false_alarms_of_gpus_per_1000h": "quiet of GPUs",
 }
 _NOTES = """\
 Mean [95 % bootstrap interval]. * oracle: the best threshold by the labels. PA-F1 and Affil. are high for a random

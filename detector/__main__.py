@@ -244,7 +244,7 @@ def score_command(
 @click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
 @click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
-@click.option("--datasets", "source", type=_FOLDER, envvar="STETHOS_DATASETS", help="Folder that holds asd/, smd19/.")
+@click.option("--datasets", "source", type=_FOLDER, envvar="STETHOS_DATA", help="Folder that holds asd/, smd19/.")
 @click.option(
     "--json",
     "json_file",

@@ -228,7 +228,7 @@ def test_evaluate_prints_a_table_and_writes_json(folder: Path) -> None:
 def test_what_cannot_be_compared_is_said_in_a_sentence(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("STETHOS_DATASETS", raising=False)
+    monkeypatch.delenv("STETHOS_DATA", raising=False)
     done = CliRunner().invoke(cli, ["evaluate", *arguments])
     assert done.exit_code == 1
     assert message in done.output

@@ -1,22 +1,26 @@
-"""python -m detector: run | train."""
+"""python -m detector: run | train | score | evaluate."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import structlog
 import torch
 import uvicorn
 
-from detector import auth, ingest, log, recording, registry, signals, training
+from detector import auth, ingest, log, recording, registry, scoring, signals, training
 from detector.budget import BUDGETS
+from detector.evaluation.datasets import DatasetError, Synthetic
 from detector.fleet import Fleet, Wishes
 from detector.lifecycle import LifeCycle, Plan
 from detector.promql import Prometheus, PrometheusError
@@ -32,6 +36,9 @@ from detector.training import Settings, TrainingError, train
 _T = TypeVar("_T")
 
 _SETTINGS = {"show_default": True}
+_EXPECTED = (
+    SignalsError, RecordingError, DatasetError, TrainingError, RegistryError, PrometheusError, auth.TokenError, OSError,
+)  # fmt: skip
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
@@ -190,6 +197,96 @@ def train_command(
     click.echo(f"{written}: learned from {card.gpus} GPUs over {hours:.1f} h in {len(judge.signals)} signals")
 
 
+@cli.command("score", context_settings=_SETTINGS)
+@click.option("--recording", "recordings", multiple=True, type=_FILE, help="The recording to score.")
+@click.option("--prometheus", "url", help="Score what this Prometheus holds, from --start to --end.")
+@click.option("--start", type=_TIME, help="UTC.")
+@click.option("--end", type=_TIME, help="UTC.")
+@click.option("--model", type=_FOLDER, required=True, help="A trained version: a folder of HOME/models.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="scores.parquet", help="Parquet file.")
+@_signals
+@_step
+def score_command(
+    recordings: tuple[Path, ...],
+    url: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    model: Path,
+    out: Path,
+    signals_file: Path,
+    step: float,
+) -> None:
+    """Say what the service would have said of the past, at every step, into a file."""
+    if len(recordings) > 1:
+        raise click.UsageError("--recording can be given once: a scores file belongs to one recording")
+    judge, _ = _or_exit(lambda: registry.read(model))
+    wanted = _or_exit(lambda: signals.load(signals_file))
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, ingest.WHOLE))[0]
+    found = scoring.score(telemetry, judge)
+    with click.progressbar(found, length=len(telemetry.timestamps), label="scoring", file=sys.stderr) as steps:
+        _or_exit(lambda: scoring.write(out, telemetry, steps))
+    click.echo(out)
+
+
+@cli.command("evaluate", context_settings=_SETTINGS)
+@click.option("--data", required=True, help="synthetic, asd, smd, or a folder with recording.parquet, truth.parquet.")
+@click.option("--seeds", default=5, type=click.IntRange(1), help="How many; of synthetic data each is another fleet.")
+@click.option("--first-seed", default=1, type=click.IntRange(0), help="The others follow it.")
+@click.option("--methods", "chosen", multiple=True, help="Only this one; repeatable.")
+@click.option("--ablations/--no-ablations", default=False, help="Our method without one of its parts at a time.")
+@click.option("--stress/--no-stress", default=False, help="Our method while telemetry goes missing.")
+@click.option("--contamination/--no-contamination", default=False, help="Trained on 0, 5, 10 % of faults (synthetic).")
+@click.option("--quiet-gpu-hours", default=0.0, type=click.FloatRange(0), help="Of fault-free fleets (synthetic).")
+@click.option("--nodes", default=12, type=click.IntRange(1), help="Nodes of 8 GPUs of a synthetic fleet.")
+@click.option("--hours", default=16.0, type=click.FloatRange(1), help="Length of a synthetic recording.")
+@click.option("--step", default=15.0, type=click.FloatRange(1, 300), help="Seconds from one sample to the next.")
+@click.option("--faults", default=60, type=click.IntRange(0), help="In a synthetic recording.")
+@click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
+@click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
+@click.option("--datasets", "source", type=_FOLDER, envvar="STETHOS_DATA", help="Folder that holds asd/, smd19/.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The report as JSON, brought up to date after each seed.",
+)
+@_signals
+def evaluate(
+    data: str,
+    seeds: int,
+    first_seed: int,
+    budget: float,
+    iterations: int,
+    threads: int,
+    nodes: int,
+    hours: float,
+    step: float,
+    faults: int,
+    json_file: Path | None,
+    signals_file: Path,
+    **plan: Any,
+) -> None:
+    """Compare the detector with what else there is, on data whose truth only the measures see."""
+    from detector.evaluation import comparison, report  # scikit-learn, which only this command needs
+    from detector.evaluation.methods import Setup
+
+    torch.set_num_threads(threads)
+    wanted = _or_exit(lambda: signals.load(signals_file))
+    setup = Setup(Settings(budget, iterations), (wanted.activity, wanted.effort))
+    shape = Synthetic(nodes=nodes, hours=hours, step=step, faults=faults)
+    numbers = range(first_seed, first_seed + seeds)
+    with tempfile.TemporaryDirectory() as folder:
+        planned = comparison.Plan(data=data, seeds=numbers, shape=shape, folder=Path(folder), **plan)
+        reports = comparison.compare(planned, wanted, setup, lambda line: click.echo(line, err=True))
+        found: dict[str, object] = {}
+        for _ in numbers:
+            found = _or_exit(lambda: next(reports))
+            if json_file:
+                _or_exit(partial(json_file.write_text, json.dumps(found, indent=2) + "\n"))
+    click.echo(report.text(found))
+
+
 def _telemetry(
     wanted: Signals,
     recordings: tuple[Path, ...],
@@ -200,7 +297,7 @@ def _telemetry(
     shard: Shard,
 ) -> list[Telemetry]:
     if bool(recordings) == bool(url):
-        raise click.UsageError("say where to learn from: either --recording or --prometheus")
+        raise click.UsageError("say where the telemetry is: either --recording or --prometheus")
     if not url:
         return [recording.read(path, wanted) for path in recordings]
     if not start or not end or start >= end:
@@ -214,15 +311,7 @@ def _or_exit(action: Callable[[], _T]) -> _T:
     """An expected failure is one sentence on stderr and exit code 1, not a traceback."""
     try:
         return action()
-    except (
-        SignalsError,
-        RecordingError,
-        RegistryError,
-        TrainingError,
-        PrometheusError,
-        auth.TokenError,
-        OSError,
-    ) as error:
+    except _EXPECTED as error:
         raise click.ClickException(str(error)) from error
 
 

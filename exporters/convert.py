@@ -95,6 +95,7 @@ def _truth(index: int, labels: NDArray[np.bool_], step_seconds: int) -> list[dic
             "gpu": "0",
             "kind": "labelled",
             "severity": 1.0,
+            "onset": "step",
             "start": START + timedelta(seconds=int(begin) * step_seconds),
             "end": START + timedelta(seconds=int(end) * step_seconds),
         }

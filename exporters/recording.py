@@ -31,6 +31,7 @@ TRUTH = pa.schema(
         pa.field("gpu", pa.string()),
         pa.field("kind", pa.string(), nullable=False),
         pa.field("severity", pa.float64(), nullable=False),
+        pa.field("onset", pa.string(), nullable=False),
         pa.field("start", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("end", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
@@ -182,7 +183,7 @@ def _dictionary(codes: NDArray[np.int64], texts: Sequence[str]) -> pa.Dictionary
 
 
 def write_truth(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """The truth file: `node, gpu, kind, severity, start, end` (gpu null: the whole node)."""
+    """The truth file: `node, gpu, kind, severity, onset, start, end` (gpu null: the whole node)."""
     temporary = path.with_name(f".{path.name}.part")
     pq.write_table(pa.Table.from_pylist(list(rows), schema=TRUTH), temporary)
     temporary.replace(path)

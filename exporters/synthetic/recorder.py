@@ -105,6 +105,7 @@ class Recorder:
                 "gpu": None if fault.gpu is None else str(fault.gpu),
                 "kind": fault.kind,
                 "severity": fault.severity,
+                "onset": fault.onset,
                 "start": self._at(fault.start_seconds),
                 "end": self._at(self.fleet.seconds if fault.end_seconds is None else fault.end_seconds),
             }

@@ -50,7 +50,7 @@ def test_about_half_of_the_fleet_works_and_working_gpus_are_warmer(folder: Path)
 
 def test_truth_names_each_fault_with_its_time(folder: Path) -> None:
     truth = pq.read_table(folder / "truth.parquet").to_pylist()
-    assert list(truth[0]) == ["node", "gpu", "kind", "severity", "start", "end"]
+    assert list(truth[0]) == ["node", "gpu", "kind", "severity", "onset", "start", "end"]
     assert {each["kind"] for each in truth} <= set(KINDS)
     assert len({each["kind"] for each in truth}) == 4
     earliest = START + timedelta(hours=0.05)

@@ -1,0 +1,155 @@
+"""Telemetry of the past → what the service would have said at each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from detector import findings, groups, rules, verdicts
+from detector.calibration import HISTORY
+from detector.contexts import SETTLING
+from detector.features import WINDOW
+from detector.findings import Findings
+from detector.residuals import Judge
+from detector.telemetry import IDLE, Floats, Telemetry
+from detector.verdicts import TOP
+
+_CHUNK = 256  # steps that the model sees at once
+_PAST = WINDOW + SETTLING + 1  # steps that the first residual of a chunk looks back on, and a counter's first total
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("timestamp", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("node", pa.string(), nullable=False),
+        pa.field("gpu", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("common_mode_score", pa.float32()),
+        pa.field("cause", pa.string()),
+        *(
+            pa.field(f"{what}_{place}", kind)
+            for place in range(1, TOP + 1)
+            for what, kind in (("signal", pa.string()), ("contribution", pa.float32()))
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The findings at one step of the telemetry.
+
+    groups: (type, name) → score. own: the residuals that the findings rest on, [signals, gpus, HISTORY].
+    """
+
+    index: int
+    findings: Findings
+    groups: Mapping[tuple[str, str], float]
+    own: Floats
+
+
+def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
+    """Step `first` and later, each judged by what had been reported until then: what `Fleet.tick` finds live.
+
+    A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to. Nor does a
+    GPU's own past begin anew here when its limit is set anew, as it does live.
+    """
+    reported = np.any(~np.isnan(telemetry.values), axis=0)
+    silence = _silence(reported)
+    nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
+    for begin in range(first, len(telemetry.timestamps), _CHUNK):
+        end = min(begin + _CHUNK, len(telemetry.timestamps))
+        own, shared = _residuals(telemetry, judge, begin, end)
+        for step in range(begin, end):
+            now = slice(step - begin, step - begin + HISTORY)
+            answering = np.bincount(nodes, reported[:, step])[nodes] > 0
+            missed = answering & rules.missing(silence[:, step], telemetry.gpus)
+            recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
+            errors = rules.errors(recent, len(recent.timestamps) - 1)
+            mine = own[..., now]
+            ratios = verdicts.ratios(mine, judge.signals, judge.own)
+            found = findings.find(
+                telemetry.gpus, mine, ratios, judge.signals, judge.own, silence[:, step], missed, errors
+            )
+            together = verdicts.ratios(shared[..., now], judge.signals, judge.shared)
+            yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), mine)
+
+
+def common_mode(telemetry: Telemetry, step: Step) -> Floats:
+    """The highest score of the groups that each GPU is in, [gpus]; NaN where none of them is scored."""
+    highest = np.full(len(telemetry.gpus), np.nan, np.float32)
+    for row, gpu in enumerate(telemetry.gpus):
+        job = int(telemetry.job[row, step.index])
+        names = {"node": gpu.node, "rack": gpu.rack, "job": telemetry.jobs[job] if job != IDLE else ""}
+        found = [step.groups[group] for group in names.items() if group in step.groups]
+        highest[row] = max(found, default=np.nan)
+    return highest
+
+
+def write(path: Path, telemetry: Telemetry, steps: Iterable[Step]) -> None:
+    """Write a scores file, a row for each GPU and step that has a score. It appears under its name when complete."""
+    temporary = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
+            rows: list[dict[str, object]] = []
+            for step in steps:
+                rows += _rows(telemetry, step)
+                if len(rows) >= 65_536:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rows(telemetry: Telemetry, step: Step) -> Iterator[dict[str, object]]:
+    at = round(float(telemetry.timestamps[step.index]) * 1e6)
+    shared = common_mode(telemetry, step)
+    found = step.findings
+    for row in np.flatnonzero(~np.isnan(found.score)).tolist():
+        gpu, common = telemetry.gpus[row], float(shared[row])
+        told: dict[str, object] = {"timestamp": at, "node": gpu.node, "gpu": gpu.gpu, "score": float(found.score[row])}
+        told |= {"common_mode_score": None if np.isnan(common) else common, "cause": found.causes.get(row) or None}
+        for place, (leading, share) in enumerate(zip(found.leading[row], found.shares[row], strict=True), 1):
+            if leading >= 0:
+                told |= {f"signal_{place}": found.names[leading], f"contribution_{place}": float(share)}
+        yield told
+
+
+def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> tuple[Floats, Floats]:
+    """Own and shared residuals of the chunk and of the HISTORY before it; NaN before the first step."""
+    wanted = begin - HISTORY + 1
+    start = max(0, wanted - _PAST)
+    piece = _until(telemetry, end - 1, start)
+    found = judge.residuals(piece, max(0, wanted) - start)
+    missing = max(0, -wanted)
+    own, shared = (
+        np.pad(each, ((0, 0), (0, 0), (missing, 0)), constant_values=np.nan) for each in (found.own, found.shared)
+    )
+    return own, shared
+
+
+def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Steps since each GPU last reported anything, [gpus, steps]; -1 where it never did before."""
+    steps = np.arange(reported.shape[1])
+    last = np.maximum.accumulate(np.where(reported, steps, -1), axis=1)
+    silent: NDArray[np.int64] = np.where(last >= 0, steps - last, -1)
+    return silent
+
+
+def _until(telemetry: Telemetry, step: int, start: int = 0) -> Telemetry:
+    """The telemetry from `start` up to and with `step`, as a view."""
+    kept = slice(start, step + 1)
+    return replace(
+        telemetry,
+        timestamps=telemetry.timestamps[kept],
+        values=telemetry.values[..., kept],
+        job=telemetry.job[:, kept],
+    )

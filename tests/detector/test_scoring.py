@@ -1,0 +1,137 @@
+"""Scoring the past says what the service said when it was the present."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from detector import registry, scoring, signals, training
+from detector.__main__ import cli
+from detector.fleet import Fleet
+from detector.promql import Prometheus
+from detector.scoring import Step
+from detector.state import Snapshot
+from detector.telemetry import IDLE, Telemetry
+from detector.training import Settings
+
+from .conftest import Serve
+from .fleets import START, STEP, row, telemetry
+
+STATE = ("utilization_ratio", "power_watts")
+STEPS = 150
+WATCHED = range(112, STEPS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    judge, card = training.train([telemetry(400, seed=7)], STATE, Settings(1.0, 15, 0), lambda *_: None)
+    return registry.write(tmp_path_factory.mktemp("models"), judge, card)
+
+
+@pytest.fixture(scope="module")
+def eventful() -> Telemetry:
+    """One GPU grows hot, one falls off the bus, one loses a reading here and there, and a whole rack warms up."""
+    fleet = telemetry(STEPS, seed=3)
+    fleet.values[row("temperature_celsius"), 21, 120:] += 15
+    fleet.values[:, 6, 128:] = np.nan
+    fleet.values[row("power_watts"), 3, 100::3] = np.nan
+    fleet.values[row("temperature_celsius"), 16:, 125:] += 8
+    return fleet
+
+
+def recorded(fleet: Telemetry, path: Path) -> Path:
+    """The telemetry as a recording."""
+    steps, gpus = len(fleet.timestamps), len(fleet.gpus)
+    columns: dict[str, object] = {
+        "timestamp": pa.array(np.repeat(fleet.timestamps * 1e6, gpus).astype("int64"), pa.timestamp("us", tz="UTC")),
+        "job": [None if job == IDLE else fleet.jobs[job] for job in fleet.job.T.ravel().tolist()],
+    }
+    for name in ("node", "gpu", "model", "rack"):
+        columns[name] = [getattr(gpu, name) for gpu in fleet.gpus] * steps
+    for signal, plane in zip(fleet.signals, fleet.values, strict=True):
+        columns[signal.name] = pa.array(plane.T.ravel(), pa.float32(), mask=np.isnan(plane.T.ravel()))
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def assert_same(live: Sequence[Snapshot], offline: Sequence[Step]) -> None:
+    for snapshot, step in zip(live, offline, strict=True):
+        verdicts = {gpu.uuid: verdict for gpu, verdict in snapshot.verdicts.items()}
+        found = {gpu.uuid: verdict for gpu, verdict in step.findings.items()}
+        assert verdicts.keys() == found.keys()
+        for uuid, verdict in verdicts.items():
+            assert found[uuid].score == pytest.approx(verdict.score, abs=1e-5)
+            assert found[uuid].cause == verdict.cause
+            assert dict(found[uuid].contributions) == pytest.approx(dict(verdict.contributions), abs=1e-4)
+        assert dict(step.groups) == pytest.approx(dict(snapshot.groups), abs=1e-5)
+
+
+def test_live_and_offline_agree_and_so_do_prometheus_and_a_recording(
+    prometheus: Serve, model: Path, eventful: Telemetry, tmp_path: Path
+) -> None:
+    url = prometheus(eventful)
+    with Prometheus(url) as client:
+        fleet = Fleet(client, signals.load(), model.parent, STEP)
+        live = [fleet.tick(START + step * STEP + 1.0) for step in WATCHED]
+    judge, _ = registry.read(model)
+    offline = list(scoring.score(eventful, judge, WATCHED.start))
+    assert_same(live, offline)
+    causes = {cause for step in offline for cause in step.findings.causes.values()}
+    assert "missing" in causes
+
+    def scores(*source: str) -> pa.Table:
+        out = tmp_path / "scores.parquet"
+        done = CliRunner().invoke(cli, ["score", *source, "--model", str(model), "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        return pq.read_table(out)
+
+    def utc(step: int) -> str:
+        return f"{datetime.fromtimestamp(START + step * STEP, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    by_recording = scores("--recording", str(recorded(eventful, tmp_path / "recording.parquet")))
+    by_prometheus = scores("--prometheus", url, "--start", utc(0), "--end", utc(STEPS - 1))
+    assert by_recording.column_names[:6] == ["timestamp", "node", "gpu", "score", "common_mode_score", "cause"]
+    assert by_recording.column_names[6:] == [f"{what}_{n}" for n in (1, 2, 3) for what in ("signal", "contribution")]
+    keys = [("timestamp", "ascending"), ("node", "ascending"), ("gpu", "ascending")]
+    first, second = by_recording.sort_by(keys), by_prometheus.sort_by(keys)
+    for name in ("timestamp", "node", "gpu", "cause"):
+        assert first[name].equals(second[name]), name
+    np.testing.assert_allclose(first["score"].to_numpy(), second["score"].to_numpy(), atol=1e-5)
+
+
+def test_a_step_does_not_depend_on_what_comes_later(model: Path, eventful: Telemetry) -> None:
+    judge, _ = registry.read(model)
+    later = replace(eventful, values=eventful.values.copy())
+    later.values[..., 130:] *= 2
+    first, second = (list(scoring.score(fleet, judge, 120))[:10] for fleet in (eventful, later))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.findings.score, other.findings.score)
+        assert one.groups == other.groups
+
+
+def test_a_gpu_that_was_never_seen_has_no_score_and_neither_has_a_silent_node(model: Path) -> None:
+    fleet = telemetry(110, seed=5)
+    fleet.values[:, 0] = np.nan
+    fleet.values[:, 8:16, 100:] = np.nan
+    judge, _ = registry.read(model)
+    scores = next(scoring.score(fleet, judge, 109)).findings.score
+    assert np.isnan(scores[0])
+    assert np.isnan(scores[8:16]).all()
+    assert not np.isnan(scores[16:]).any()
+
+
+def test_a_scores_file_needs_a_model_that_is_one(tmp_path: Path, eventful: Telemetry) -> None:
+    path = recorded(eventful, tmp_path / "recording.parquet")
+    out = tmp_path / "scores.parquet"
+    done = CliRunner().invoke(
+        cli, ["score", "--recording", str(path), "--model", str(tmp_path / "none"), "--out", str(out)]
+    )
+    assert done.exit_code == 1
+    assert "Error: model" in done.output
+    assert not out.exists()

@@ -209,7 +209,7 @@ def test_a_model_is_retrained_from_prometheus_while_the_ticks_go_on(prometheus: 
     clock = Clock()
     with Prometheus(url) as client:
         fleet = Fleet(client, signals.load(), models, STEP)
-        plan = Plan(url, signals.DEFAULT, models, STEP, 0.1, history=0.5, trial=0.01, iterations=25, niceness=0)
+        plan = Plan(url, signals.DEFAULT, models, STEP, 0.1, history=0.5, trial=0.01, iterations=150, niceness=0)
         life = LifeCycle(fleet, plan, clock)
         service = Service(fleet, STEP, life, clock)
         clock.now = at

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -45,6 +44,8 @@ GPUS = 4
 BOUND = 6
 node_names = st.sampled_from(NODES)
 gpus = st.integers(0, GPUS - 1)
+#: Which of what there is. What is drawn must not hang on the state: clocks and races differ when it is drawn again.
+places = st.integers(0, 2**16)
 
 
 @dataclass
@@ -129,10 +130,11 @@ class Model(RuleBasedStateMachine):
         job, _ = self.do(self.queue.submit(wanted))
         self.jobs[job.id] = Tracked(JobState.QUEUED, wanted)
 
-    @rule(data=st.data())
-    @precondition(lambda self: self.jobs)
-    def cancel(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(sorted(self.jobs, key=list(self.jobs).index)))
+    @rule(place=places)
+    def cancel(self, place: int) -> None:
+        if not self.jobs:
+            return
+        job = list(self.jobs)[place % len(self.jobs)]
         ended = self.jobs[job].state.final and self.jobs[job].state != JobState.CANCELLED
         try:
             assert self.do(self.queue.cancel(job)).state == JobState.CANCELLED
@@ -159,11 +161,12 @@ class Model(RuleBasedStateMachine):
     def restart_agent(self, name: str) -> None:
         self.agents[name].held.clear()
 
-    @rule(name=node_names, outcome=st.sampled_from(Outcome), data=st.data())
-    @precondition(lambda self: self.fences)
-    def report(self, name: str, outcome: Outcome, data: st.DataObject) -> None:
+    @rule(name=node_names, outcome=st.sampled_from(Outcome), place=places)
+    def report(self, name: str, outcome: Outcome, place: int) -> None:
         """Of any attempt there ever was, so most reports are late."""
-        fence = data.draw(st.sampled_from(sorted(self.fences)))
+        if not self.fences:
+            return
+        fence = sorted(self.fences)[place % len(self.fences)]
         state = self.parts.get((fence, name))
         welcome = state in ("assigned", "running") or (state == "stopping" and outcome == Outcome.STOPPED)
         try:
@@ -195,7 +198,6 @@ class Model(RuleBasedStateMachine):
         self.do(self.queue.register(name, None, "real", [Gpu(index) for index in range(GPUS)]))
 
     @rule(name=node_names, force=st.booleans())
-    @precondition(lambda self: self.nodes)
     def remove(self, name: str, force: bool) -> None:
         try:
             self.do(self.queue.remove(name, force))
@@ -325,6 +327,8 @@ def test_the_promises_hold_whatever_is_done(template: Path) -> None:
             stateful_step_count=STEPS_EACH,
             deadline=None,
             database=None,
+            # Made smaller, a failure that hangs on a race goes away; that would only take minutes.
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -34,12 +34,15 @@ from scheduler.queue import BusyNodeError, Queue
 from scheduler.remediation import Policy
 from scheduler.store import Store, Transaction, attempts, events, jobs, nodes
 from scheduler.store.alerts import Alert
+from scheduler.store.jobs import FullQueueError
 
 T = TypeVar("T")
 STEPS = int(os.environ.get("STETHOS_STEPS", "20000"))
 STEPS_EACH = 50
 NODES = ("a", "b", "c")
 GPUS = 4
+#: Jobs that may wait, and how many are submitted together.
+LIMIT, AT_ONCE = 60, 3
 #: How many GPUs automation may hold of the twelve.
 BOUND = 6
 node_names = st.sampled_from(NODES)
@@ -113,7 +116,7 @@ class Model(RuleBasedStateMachine):
 
     def _open(self) -> None:
         self.store = Store(self.home / "database")
-        self.queue = Queue(self.store, Metrics(), Policy(canary_seconds=0.0, floor=BOUND), limit=100)
+        self.queue = Queue(self.store, Metrics(), Policy(canary_seconds=0.0, floor=BOUND), limit=LIMIT)
         self.cycle = Cycle(self.queue, None, Settings())
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -127,8 +130,17 @@ class Model(RuleBasedStateMachine):
     )
     def submit(self, count: tuple[int, int], priority: Priority, retries: int, timeout: float) -> None:
         wanted = Specification(JobType.SLEEP, *count, priority=priority, retries=retries, timeout_seconds=timeout)
-        job, _ = self.do(self.queue.submit(wanted))
-        self.jobs[job.id] = Tracked(JobState.QUEUED, wanted)
+        self.do(self._submit(wanted))
+
+    async def _submit(self, wanted: Specification) -> None:
+        """A full queue refuses the job, and no other does."""
+        try:
+            job, _ = await self.queue.submit(wanted)
+        except FullQueueError:
+            waiting = sum(tracked.state == JobState.QUEUED for tracked in self.jobs.values())
+            assert waiting >= LIMIT - AT_ONCE
+        else:
+            self.jobs[job.id] = Tracked(JobState.QUEUED, wanted)
 
     @rule(place=places)
     def cancel(self, place: int) -> None:
@@ -234,12 +246,11 @@ class Model(RuleBasedStateMachine):
 
         async def together() -> None:
             placing = asyncio.create_task(self.cycle.place())
-            more = [asyncio.create_task(self.queue.submit(Specification(JobType.SLEEP, 1))) for _ in range(3)]
+            more = [asyncio.create_task(self._submit(Specification(JobType.SLEEP, 1))) for _ in range(AT_ONCE)]
             if name in self.nodes:
                 await self.queue.drain(name, "upkeep")
             await placing
-            for job, _ in await asyncio.gather(*more):
-                self.jobs[job.id] = Tracked(JobState.QUEUED, job.specification)
+            await asyncio.gather(*more)
 
         self.do(together())
 

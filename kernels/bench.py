@@ -78,6 +78,8 @@ def medians(runs: Mapping[str, Callable[[], object]], wait: Callable[[], None]) 
 
 
 def measure(case: Case, device: Cpu, floor: Floor) -> Timing:
+    case.run()  # what it still has to compile is no part of its speed
+    device.wait()
     found = medians({"": case.run, **case.alternatives}, device.wait)
     own = found.pop("")
     best = min(found, key=found.__getitem__)

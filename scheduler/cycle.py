@@ -135,7 +135,7 @@ class Cycle:
             self._queue.kicked.set()
 
     async def expire(self) -> None:
-        """Nodes not heard, jobs out of time, cordons not renewed."""
+        """Nodes not heard, jobs out of time."""
         queue = self._queue
         lost = self.settings.lost_seconds
         silent = [
@@ -175,11 +175,10 @@ class Cycle:
         self._queue.kicked.set()
 
     async def watch(self) -> None:
-        """Places on their way back into service, and nodes that swallow jobs."""
+        """Cordons not renewed, nodes that swallow jobs, and places on their way back into service."""
         settings, queue = self.settings, self._queue
         clear = settings.thresholds.clear
         found = await queue.store.write(remediation.watch, settings.policy, self.scores(), clear)
-        queue.finished(found.ended)
         queue.metrics.canaries.labels("passed").inc(found.passed)
         queue.metrics.canaries.labels("failed").inc(found.failed)
         if found.wake or found.passed:

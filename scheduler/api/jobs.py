@@ -46,7 +46,10 @@ class FaultParameters(Body):
 
 
 class CommandParameters(Body):
-    argv: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(min_length=1, max_length=1000)]
+    # No program can be given a NUL.
+    argv: Annotated[
+        list[Annotated[str, Field(max_length=32_768, pattern=r"^[^\x00]*$")]], Field(min_length=1, max_length=1000)
+    ]
 
 
 PARAMETERS: dict[str, type[Body]] = {

@@ -26,7 +26,6 @@ class Held:
 class Watched:
     """What one look at the places on their way back has led to."""
 
-    ended: list[attempts.Ended] = field(default_factory=list)
     #: Nodes with something new for their agents.
     wake: set[str] = field(default_factory=set)
     passed: int = 0
@@ -189,6 +188,8 @@ def _go_on(
     """One place on probation, one step further."""
     name, gpu = row["node"], row["gpu"]
     node = nodes.get(tx, name)
+    if gpu != WHOLE_NODE and gpu not in {each.index for each in node.gpus}:
+        return  # the node came back with fewer GPUs: it is out of service until that one is there again
     mine = [cordon for cordon in node.cordons if cordon.gpu == gpu]
     if any(cordon.evidence for cordon in mine):
         _relapse(tx, row, any(cordon.source == PROBATION for cordon in mine))
@@ -207,6 +208,10 @@ def _go_on(
             tx.change("forget_probation", **_place(row))
             attempts.count(tx, [name], repairs=1)
             found.passed += 1
+    elif canary.state == JobState.CANCELLED:
+        # Handed back, or cancelled by a person: that says nothing about the GPU.
+        again = tx.now + policy.retry_seconds
+        tx.change("put_probation", **_place(row), strikes=row["strikes"], canary=None, due=again)
     elif canary.state.final:
         strikes = row["strikes"] + 1
         wait = policy.retry_after(strikes)

@@ -125,7 +125,9 @@ def test_commands_are_off_unless_the_agent_allows_them(tmp_path: Path) -> None:
         scheduler.close()
 
 
-@pytest.mark.parametrize("parameters", [{}, {"argv": []}, {"argv": "ls"}, {"argv": ["ls"], "shell": True}])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"argv": []}, {"argv": "ls"}, {"argv": ["ls", "a\0b"]}, {"argv": ["ls"], "shell": True}]
+)
 def test_what_is_no_command_is_refused(server: Scheduler, parameters: Json) -> None:
     answer = server.http.post("/v1/jobs", json={"type": "command", "gpus": 1, "parameters": parameters})
     assert answer.status_code == 422

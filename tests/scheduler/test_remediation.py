@@ -234,6 +234,20 @@ def test_a_canary_that_is_handed_back_goes_nowhere_else(place: Place) -> None:
     place.do(attempts.leave_node, "a")
     assert probation.canary
     assert place.do(jobs.get, probation.canary).state == JobState.CANCELLED
+    assert place.watch().failed == 0
+    place.do(nodes.set_reachable, "a", True)
+    place.later += POLICY.retry_seconds
+    assert place.watch().wake == {"a"}
+    assert place.do(lambda tx: tx.one("probation", node="a", gpu=1)["strikes"]) == 0
+
+
+def test_no_canary_goes_to_a_gpu_that_is_no_longer_there(place: Place) -> None:
+    place.hold(3)
+    place.do(remediation.release, POLICY, "a", 3, SCORE, "score 0.20")
+    place.do(nodes.register, "a", "rack-1", "real", [Gpu(index) for index in range(2)])
+    assert not place.watch().wake
+    place.do(nodes.register, "a", "rack-1", "real", [Gpu(index) for index in range(4)])
+    assert place.watch().wake == {"a"}
 
 
 def test_no_canary_disturbs_what_a_person_keeps(place: Place) -> None:

@@ -15,7 +15,7 @@ HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
 _LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
-_BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
+_BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
@@ -76,8 +76,9 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
 
 
 def rows_of(signals: Sequence[Signal], count: int) -> list[Signal]:
-    """The signal of each of `count` rows."""
-    return [*signals] * (count // max(1, len(signals)))
+    """The signal of each of `count` rows; from the third time over it is how long its readings have been the same."""
+    times = count // max(1, len(signals))
+    return [*signals] * min(times, 2) + [signal.stuck() for signal in signals] * (times - 2)
 
 
 def _mean(values: Floats, horizon: int) -> Floats:

@@ -19,6 +19,7 @@ from detector.telemetry import Floats, Telemetry
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
 _MOST_WRONG = 0.1  # share of the history that may be left out as incidents
+_RESTLESS, _OFTEN = 3.0, 0.99  # steps for which a reading may stay the same so often, if its staying so means anything
 _COLUMNS = 16  # GPUs whose evidence is held in memory at a time
 
 
@@ -44,8 +45,8 @@ class Limits:
 def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) -> Limits:
     """Limits that spend any budget on stretches believed to be mostly healthy. step: seconds."""
     contexts = [stretch.context for stretch in stretches]
-    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts)
-    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts)
+    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts, len(signals))
+    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
     together = [
         groups.medians(np.concatenate(list(_evidence(residuals, signals)), axis=2), stretch.telemetry)
         for residuals, stretch in zip(shared, stretches, strict=True)
@@ -71,10 +72,18 @@ def _tail(found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], st
     return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share))
 
 
-def _scaled(residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]]) -> tuple[ContextScale, list[Floats]]:
+def _scaled(
+    residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]], signals: int
+) -> tuple[ContextScale, list[Floats]]:
     """Of several stretches the more cautious scale."""
     pairs = list(zip(residuals, contexts, strict=True))
-    scale = ContextScale(np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0))
+    values = np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0)
+    for row in range(2 * signals, len(residuals[0])):
+        runs = np.concatenate([each[row].ravel() for each in residuals])
+        # A reading that often stays the same says nothing by staying so.
+        if not np.nanquantile(runs, _OFTEN) <= _RESTLESS:
+            values[:, row] = np.inf
+    scale = ContextScale(values)
     return scale, [scale.apply(each, context) for each, context in pairs]
 
 

@@ -22,7 +22,7 @@ from detector.model import PeerReconstruction
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 2
+FORMAT = 3
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
@@ -123,6 +123,7 @@ def pack(judge: ModelJudge) -> bytes:
     tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
     tensors["scaling.centre"] = torch.from_numpy(judge.scaling.centre)
     tensors["scaling.spread"] = torch.from_numpy(judge.scaling.spread)
+    tensors["scaling.idle"] = torch.from_numpy(judge.scaling.idle)
     for name, scale, tail in (
         ("own", judge.own_scale, judge.own_tail),
         ("shared", judge.shared_scale, judge.shared_tail),
@@ -144,7 +145,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         card.signals,
         card.models,
         card.state,
-        Scaling(tensors["scaling.centre"].numpy(), tensors["scaling.spread"].numpy()),
+        Scaling(*(tensors[f"scaling.{name}"].numpy() for name in ("centre", "spread", "idle"))),
         network,
         ContextScale(tensors["own.scale"].numpy()),
         ContextScale(tensors["shared.scale"].numpy()),

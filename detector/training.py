@@ -16,6 +16,7 @@ from detector import limits, registry, rules
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
+from detector.contexts import idle
 from detector.features import WINDOW, Scaling
 from detector.limits import Stretch
 from detector.model import PeerReconstruction, Thinning, laplace_loss
@@ -62,6 +63,9 @@ def train(
     splits = [int(readings.shape[2] * (1 - _HELD_BACK)) for _, readings in data]
     scaling = _fit_scaling(data, splits, signals, models)
     prepared = [prepare(telemetry, readings, scaling, models, state) for telemetry, readings in data]
+    scaling = scaling.knowing_idle(
+        [each.scaled for each in prepared], [each.model for each in prepared], [idle(each.context) for each in prepared]
+    )
     network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
     run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed)
     checkpoint = Checkpoint(settings.checkpoint, run)
@@ -175,7 +179,7 @@ def _stretches(
     """The residuals of each recording from its `firsts` step on, without those of GPUs that a rule finds broken."""
     for recording, (telemetry, readings), first in zip(recordings, data, firsts, strict=True):
         part = prepare(telemetry, readings, scaling, models, state, first)
-        found = raw(network, part, signals, scaling)
+        found = raw(network, part, telemetry, scaling)
         broken = rules.findings(recording, first).score > 0
         found.own[:, broken] = found.shared[:, broken] = np.nan
         newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])

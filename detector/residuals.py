@@ -165,7 +165,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     """The model's residuals before anything is known of their usual size. telemetry: what was prepared."""
     signals = telemetry.signals
     floor = scale_floor(signals, scaling)
-    own, shared = (judgeable(each, prepared, signals, floor) for each in rebuild(network, prepared, floor))
+    together, single = rebuild(network, prepared, floor)
+    own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
@@ -235,16 +236,29 @@ def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> t
 def judgeable(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...], floor: Floats) -> Floats:
     """The residuals, those of job-made signals only where something tells what the job does.
 
-    That is the other ranks. A job without any is asked instead where it is going, once it has settled.
+    That is the other ranks. Without any, what a job does is its own affair, but for what only ever grows.
     """
     judged = residuals.copy()
     follows = np.array([signal.follows == "job" for signal in signals])
+    grows = np.array([signal.direction == "high" for signal in signals])
     trend = prepared.trend / floor[prepared.model].T[follows, :, None]
+    trend[~grows[follows]] = np.nan
     judged[follows] = np.where(alone(prepared.context), trend, judged[follows])
-    # A job that begins or ends moves everything but what counts errors.
-    moved = np.array([signal.kind == "gauge" for signal in signals])
-    judged[moved[:, None, None] & settling(prepared.context)] = np.nan
+    judged[:, settling(prepared.context)] = np.where(steady(signals), judged[:, settling(prepared.context)], np.nan)
     return judged
+
+
+def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...]) -> Floats:
+    """The residuals without peers, less those of signals that a job makes: what all its ranks do is its own affair."""
+    judged = residuals.copy()
+    judged[[signal.follows == "job" for signal in signals]] = np.nan
+    judged[:, settling(prepared.context)] = np.where(steady(signals), judged[:, settling(prepared.context)], np.nan)
+    return judged
+
+
+def steady(signals: tuple[Signal, ...]) -> NDArray[np.bool_]:
+    """Signals that do not move because a job begins or ends, [signals, 1]: what counts errors."""
+    return np.array([[signal.kind == "counter"] for signal in signals])
 
 
 def against_likes(prepared: Prepared, scaling: Scaling, floor: Floats) -> Floats:

@@ -68,7 +68,7 @@ def _tail(found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], st
     guess = rough(maxima, signals, chance(_TYPICAL, step) * share)
     wrong = np.concatenate([incidents(part, guess) for part in found()])
     # So much cannot have been wrong: then it is the guess that was.
-    kept = ~wrong if wrong.mean() <= _MOST_WRONG else np.ones_like(wrong)
+    kept = ~wrong if wrong.sum() <= _MOST_WRONG * len(wrong) else np.ones_like(wrong)
     return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share))
 
 

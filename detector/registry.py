@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from detector.budget import Tail
 from detector.contexts import ContextScale
 from detector.features import Scaling
+from detector.habits import Habits
 from detector.model import PeerReconstruction
 from detector.residuals import ModelJudge
 from detector.signals import Signal
@@ -25,6 +26,7 @@ from detector.signals import Signal
 FORMAT = 3
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
+_HABITS = ("centre", "spread", "mean", "patterns", "unit")
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
 
@@ -51,6 +53,7 @@ class Card(BaseModel):
     signals: tuple[Signal, ...]
     models: tuple[str, ...]
     state: tuple[str, str]
+    known: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose habits it has
     parent: str | None = None  # the version whose network this one has, recalibrated
     rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
     rebuild_error_before: float | None = None
@@ -130,6 +133,8 @@ def pack(judge: ModelJudge) -> bytes:
     ):
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
         tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
+    if judge.habits is not None:
+        tensors |= {f"habits.{name}": torch.from_numpy(getattr(judge.habits, name)) for name in _HABITS}
     return save({key: value.contiguous() for key, value in tensors.items()})
 
 
@@ -153,4 +158,5 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
+        Habits(card.known, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.known else None,
     )

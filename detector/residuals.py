@@ -15,6 +15,7 @@ from detector.budget import Tail
 from detector.calibration import Thresholds
 from detector.contexts import ContextScale, alone, idle, settling, unsettled
 from detector.features import Scaling
+from detector.habits import Habits
 from detector.model import PeerReconstruction
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu, Telemetry, clean
@@ -30,13 +31,19 @@ class Residuals:
     """Residuals in units of what is usual, float32 [rows, gpus, steps]; NaN where absent or without an opinion.
 
     own: the GPU against its peers, which decides about this GPU; a row for each signal. A model's has two more for
-    each: plainly against the median of those who do the same, and for how long the reading has been the very same.
+    each: plainly against the median of those who do the same, and for how long the reading has been the very same;
+    between those a third, where signals are not described: against the GPU's own habits.
     shared: what decides about jobs, nodes and racks: the GPU against what is usual without peers, a row for each
     signal. A model's has two more for each: what its whole node has against its peers, and unchanged readings again.
     """
 
     own: Floats
     shared: Floats
+
+    def with_habits(self, unusual: Floats) -> Residuals:
+        """With another row for each signal, see habits.py."""
+        plain = 2 * len(unusual)
+        return Residuals(np.concatenate([self.own[:plain], unusual, self.own[plain:]]), self.shared)
 
     def followed_by(self, newer: Residuals, length: int) -> Residuals:
         """These and then the newer ones, the newest `length` steps of them."""
@@ -135,6 +142,7 @@ class ModelJudge:
     shared: Thresholds
     own_tail: Tail
     shared_tail: Tail
+    habits: Habits | None = None
     basis: str = "model"
 
     def errors(self, telemetry: Telemetry, first: int) -> Floats:
@@ -156,6 +164,8 @@ class ModelJudge:
         readings = clean(ordered.signals, ordered.values)
         prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
         found = raw(self.network, prepared, ordered, self.scaling)
+        if self.habits is not None:
+            found = found.with_habits(self.habits.residuals(ordered, readings, first))
         return Residuals(
             self.own_scale.apply(found.own, prepared.context), self.shared_scale.apply(found.shared, prepared.context)
         )

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import limits, registry, rules
+from detector import habits, limits, registry, rules
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
 from detector.contexts import idle
 from detector.features import WINDOW, Scaling
+from detector.habits import Habits
 from detector.limits import Stretch
 from detector.model import PeerReconstruction, Thinning, laplace_loss
 from detector.registry import Card
@@ -60,7 +61,7 @@ def train(
     random = np.random.default_rng(settings.seed)
     signals, data = _usable(recordings)
     models = tuple(sorted({gpu.model for telemetry, _ in data for gpu in telemetry.gpus}))
-    splits = [int(readings.shape[2] * (1 - _HELD_BACK)) for _, readings in data]
+    splits = [_split(readings) for _, readings in data]
     scaling = _fit_scaling(data, splits, signals, models)
     prepared = [prepare(telemetry, readings, scaling, models, state) for telemetry, readings in data]
     scaling = scaling.knowing_idle(
@@ -124,7 +125,8 @@ def _calibrated(
     budget: float,
 ) -> tuple[ModelJudge, float]:
     """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
-    stretches = list(_stretches(recordings, data, firsts, network, scaling, signals, models, state))
+    early, full = _habits(signals, data)
+    stretches = list(_stretches(recordings, data, firsts, network, scaling, signals, models, state, early))
     usual = limits.fit(stretches, signals, data[0][0].step)
     judge = ModelJudge(
         "",
@@ -139,10 +141,26 @@ def _calibrated(
         usual.shared.thresholds(budget),
         usual.own,
         usual.shared,
+        full,
     )
     trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
     return judge, float(np.nanmedian(np.abs(np.concatenate([each.residuals.own.ravel() for each in stretches]))))
+
+
+def _habits(
+    signals: tuple[Signal, ...], data: Sequence[tuple[Telemetry, Floats]]
+) -> tuple[Habits | None, Habits | None]:
+    """Habits of the older part and of all of the newest recording; None where every signal is described."""
+    if habits.described(signals):
+        return None, None
+    telemetry, readings = max(data, key=lambda each: float(each[0].timestamps[-1]))
+    return habits.fit(telemetry, readings, _split(readings))
+
+
+def _split(readings: Floats) -> int:
+    """The first step that is held back."""
+    return int(readings.shape[2] * (1 - _HELD_BACK))
 
 
 def _card(
@@ -163,6 +181,7 @@ def _card(
         signals=judge.signals,
         models=judge.models,
         state=judge.state,
+        known=judge.habits.keys if judge.habits else (),
     )
 
 
@@ -175,11 +194,16 @@ def _stretches(
     signals: tuple[Signal, ...],
     models: tuple[str, ...],
     state: tuple[str, str],
+    known: Habits | None,
 ) -> Iterator[Stretch]:
     """The residuals of each recording from its `firsts` step on, without those of GPUs that a rule finds broken."""
     for recording, (telemetry, readings), first in zip(recordings, data, firsts, strict=True):
         part = prepare(telemetry, readings, scaling, models, state, first)
         found = raw(network, part, telemetry, scaling)
+        if known is not None:
+            unusual = known.residuals(telemetry, readings, first)
+            unusual[..., : max(0, _split(readings) - first)] = np.nan  # they are made of what was before
+            found = found.with_habits(unusual)
         broken = rules.findings(recording, first).score > 0
         found.own[:, broken] = found.shared[:, broken] = np.nan
         newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])

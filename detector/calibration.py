@@ -15,7 +15,7 @@ from detector.telemetry import Floats
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
-_LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
+LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
 _BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
@@ -24,7 +24,7 @@ _UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
 _SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
-_LEAST_TOGETHER = 0.5  # the same for the mean of all signals
+_LEAST_TOGETHER = 0.5  # of that, for the mean of all signals
 _CENSORED = 0.02  # share of the blocks in which something may have been wrong
 _LASTING = 1 / 3
 _LOWER = 1.0  # no threshold falls because signals alarm together
@@ -117,14 +117,14 @@ def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:
     return mean
 
 
-def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
     """Thresholds that a block passes with that chance when nothing is wrong.
 
     maxima: of blocks in which nothing was wrong, [horizons, rows + 1, blocks]. An alarm that lasts is one alarm,
     so maxima over blocks are what counts. First for each signal and horizon by itself, with an equal share each, then
-    for all of them together, which sets the level.
+    for all of them together, which sets the level. least: no threshold is below, however quiet the blocks were.
     """
-    values = _by_signal(maxima, signals, chance, censored=0.0)
+    values = _by_signal(maxima, signals, chance, least, censored=0.0)
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantile(worst, chance), _LOWER))
@@ -132,12 +132,12 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thres
     return Thresholds(bounded.astype(np.float32))
 
 
-def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+def rough(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
     """The same when something may have been wrong in a few blocks: nothing is made of how far the worst of them go."""
-    return Thresholds(_by_signal(maxima, signals, chance, censored=_CENSORED))
+    return Thresholds(_by_signal(maxima, signals, chance, least, censored=_CENSORED))
 
 
-def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censored: float) -> Floats:
+def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, least: float, censored: float) -> Floats:
     rows = rows_of(signals, maxima.shape[1] - 1)
     scored = [row for row, signal in enumerate(rows) if signal.scored]
     places = [*((horizon, row) for horizon in range(len(HORIZONS)) for row in scored), (0, len(rows))]
@@ -146,8 +146,8 @@ def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censore
         if place[1] < len(rows) and not rows[place[1]].alone:
             values[place] = _NEVER
             continue
-        least = _LEAST if place[1] < len(rows) else _LEAST_TOGETHER
-        values[place] = max(least, _tail_quantile(maxima[place], chance / len(places), censored))
+        lowest = least if place[1] < len(rows) else _LEAST_TOGETHER * least
+        values[place] = max(lowest, _tail_quantile(maxima[place], chance / len(places), censored))
     return values
 
 

@@ -1,4 +1,4 @@
-"""What is usual for one server by itself, where its signals are not described: the patterns that its past is made of."""
+"""What is usual for one server by itself, where its signals are not described: the patterns its past is made of."""
 
 from __future__ import annotations
 

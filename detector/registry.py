@@ -20,6 +20,7 @@ from detector.contexts import ContextScale
 from detector.features import Scaling
 from detector.habits import Habits
 from detector.model import PeerReconstruction
+from detector.offsets import Offsets
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
@@ -53,7 +54,8 @@ class Card(BaseModel):
     signals: tuple[Signal, ...]
     models: tuple[str, ...]
     state: tuple[str, str]
-    known: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose habits it has
+    offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
+    habits_of: tuple[tuple[str, str], ...] = ()  # the same of those whose habits it has
     parent: str | None = None  # the version whose network this one has, recalibrated
     rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
     rebuild_error_before: float | None = None
@@ -133,6 +135,7 @@ def pack(judge: ModelJudge) -> bytes:
     ):
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
         tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
+    tensors["offsets.values"] = torch.from_numpy(judge.offsets.values)
     if judge.habits is not None:
         tensors |= {f"habits.{name}": torch.from_numpy(getattr(judge.habits, name)) for name in _HABITS}
     return save({key: value.contiguous() for key, value in tensors.items()})
@@ -158,5 +161,6 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
-        Habits(card.known, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.known else None,
+        Offsets(card.offsets_of, tensors["offsets.values"].numpy()),
+        Habits(card.habits_of, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.habits_of else None,
     )

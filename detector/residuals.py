@@ -17,6 +17,7 @@ from detector.contexts import ContextScale, alone, idle, settling, unsettled
 from detector.features import Scaling
 from detector.habits import Habits
 from detector.model import PeerReconstruction
+from detector.offsets import NONE, Offsets
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu, Telemetry, clean
 from detector.topology import MINIMUM, Groups, Topology, by_node
@@ -142,6 +143,7 @@ class ModelJudge:
     shared: Thresholds
     own_tail: Tail
     shared_tail: Tail
+    offsets: Offsets = NONE
     habits: Habits | None = None
     basis: str = "model"
 
@@ -167,7 +169,8 @@ class ModelJudge:
         if self.habits is not None:
             found = found.with_habits(self.habits.residuals(ordered, readings, first))
         return Residuals(
-            self.own_scale.apply(found.own, prepared.context), self.shared_scale.apply(found.shared, prepared.context)
+            self.own_scale.apply(self.offsets.apply(found.own, telemetry.gpus, prepared.context), prepared.context),
+            self.shared_scale.apply(found.shared, prepared.context),
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import habits, limits, registry, rules
+from detector import habits, limits, offsets, registry, rules
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
@@ -21,6 +21,7 @@ from detector.features import WINDOW, Scaling
 from detector.habits import Habits
 from detector.limits import Stretch
 from detector.model import PeerReconstruction, Thinning, laplace_loss
+from detector.offsets import Offsets
 from detector.registry import Card
 from detector.residuals import ModelJudge, aligned, raw
 from detector.signals import Signal
@@ -126,7 +127,8 @@ def _calibrated(
 ) -> tuple[ModelJudge, float]:
     """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
     early, full = _habits(signals, data)
-    stretches = list(_stretches(recordings, data, firsts, network, scaling, signals, models, state, early))
+    usually = _offsets(data, network, scaling, models, state)
+    stretches = list(_stretches(recordings, data, firsts, network, scaling, models, state, usually, early))
     usual = limits.fit(stretches, signals, data[0][0].step)
     judge = ModelJudge(
         "",
@@ -141,11 +143,36 @@ def _calibrated(
         usual.shared.thresholds(budget),
         usual.own,
         usual.shared,
+        usually,
         full,
     )
     trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
     return judge, float(np.nanmedian(np.abs(np.concatenate([each.residuals.own.ravel() for each in stretches]))))
+
+
+def _offsets(
+    data: Sequence[tuple[Telemetry, Floats]],
+    network: PeerReconstruction,
+    scaling: Scaling,
+    models: tuple[str, ...],
+    state: tuple[str, str],
+) -> Offsets:
+    """What is usual for each GPU, from the steps before those that are held back, as many of them."""
+    found = []
+    for telemetry, readings in data:
+        end = _split(readings)
+        first = max(WINDOW, 2 * end - readings.shape[2])
+        before = replace(
+            telemetry,
+            timestamps=telemetry.timestamps[:end],
+            values=telemetry.values[..., :end],
+            job=telemetry.job[:, :end],
+        )
+        part = prepare(before, readings[..., :end], scaling, models, state, first)
+        own = raw(network, part, before, scaling).own
+        found.append(offsets.fit(own[: 2 * len(telemetry.signals)], telemetry.gpus, part.context))
+    return offsets.merged(found)
 
 
 def _habits(
@@ -181,7 +208,8 @@ def _card(
         signals=judge.signals,
         models=judge.models,
         state=judge.state,
-        known=judge.habits.keys if judge.habits else (),
+        offsets_of=judge.offsets.keys,
+        habits_of=judge.habits.keys if judge.habits else (),
     )
 
 
@@ -191,9 +219,9 @@ def _stretches(
     firsts: Sequence[int],
     network: PeerReconstruction,
     scaling: Scaling,
-    signals: tuple[Signal, ...],
     models: tuple[str, ...],
     state: tuple[str, str],
+    usually: Offsets,
     known: Habits | None,
 ) -> Iterator[Stretch]:
     """The residuals of each recording from its `firsts` step on, without those of GPUs that a rule finds broken."""
@@ -204,6 +232,7 @@ def _stretches(
             unusual = known.residuals(telemetry, readings, first)
             unusual[..., : max(0, _split(readings) - first)] = np.nan  # they are made of what was before
             found = found.with_habits(unusual)
+        found = replace(found, own=usually.apply(found.own, telemetry.gpus, part.context))
         broken = rules.findings(recording, first).score > 0
         found.own[:, broken] = found.shared[:, broken] = np.nan
         newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])

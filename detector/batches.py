@@ -104,8 +104,9 @@ def peers(
     absent = np.full(readings.shape[1:], np.nan, np.float32)
     past = max(0, first - SETTLING)
     active, effort = (readings[names.index(name)] if name in names else absent for name in state)
+    newest = readings.shape[2] - past
     # Work pauses for a moment; a job that has ended is over soon.
-    activity: Floats = window_features(active, _PAUSE, steps=active.shape[-1] - past).high.astype(np.float32)
+    activity: Floats = window_features(active, _PAUSE, steps=newest).high.astype(np.float32)
     effort = smooth(effort, _EFFORT_MEMORY, past)
     if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
         activity = np.ones_like(activity)

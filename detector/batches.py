@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from detector import topology
 from detector.contexts import SETTLING, contexts
-from detector.features import Scaling, channels, peer_medians, smooth
+from detector.features import Scaling, channels, peer_medians, smooth, trend, unchanged
 from detector.model import Batch
 from detector.stages import stage
 from detector.telemetry import Floats, Telemetry
 from detector.topology import Topology
+from kernels import window_features
 
-_STATE_MEMORY = 8.0  # steps over which activity and effort are smoothed before peers are chosen
+_PAUSE = 4  # steps without activity after which a GPU is idle
+_EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,15 @@ class Prepared:
 
     scaled: float32 [signals, gpus, steps] in robust units, NaN where absent. channels: the same with its past,
     [signals, gpus, steps, CHANNELS]. model: int64 [gpus], the GPU model's row in scaling and embedding.
-    topologies: one a step. context: [gpus, steps], see contexts.py.
+    unchanged: for how many steps each reading has been the same, [signals, gpus, steps]. trend: where a job-made
+    signal is going, [those signals, gpus, steps].
     topologies: one a step. context: [gpus, steps], see contexts.py.
     """
 
     scaled: Floats
     channels: Floats
+    unchanged: Floats
+    trend: Floats
     model: NDArray[np.int64]
     topologies: tuple[Topology, ...]
     context: NDArray[np.int64]
@@ -79,7 +84,16 @@ def prepare(
         topologies, context = peers(telemetry, readings, state, first)
     with stage("features"):
         scaled = scaling.apply(readings, model)
-        return Prepared(scaled[:, :, first:], channels(scaled, first), model, topologies, context)
+        made = np.array([signal.follows == "job" for signal in telemetry.signals])
+        return Prepared(
+            scaled[:, :, first:],
+            channels(scaled, first),
+            unchanged(readings, first),
+            trend(scaled[made], first),
+            model,
+            topologies,
+            context,
+        )
 
 
 def peers(
@@ -89,9 +103,13 @@ def peers(
     names = [signal.name for signal in telemetry.signals]
     absent = np.full(readings.shape[1:], np.nan, np.float32)
     past = max(0, first - SETTLING)
-    activity, effort = (
-        smooth(readings[names.index(name)] if name in names else absent, _STATE_MEMORY, past) for name in state
-    )
+    active, effort = (readings[names.index(name)] if name in names else absent for name in state)
+    newest = readings.shape[2] - past
+    # Work pauses for a moment; a job that has ended is over soon.
+    activity: Floats = window_features(active, _PAUSE, steps=newest).high.astype(np.float32)
+    effort = smooth(effort, _EFFORT_MEMORY, past)
+    if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
+        activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
     topologies = tuple(
         topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)

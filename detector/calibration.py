@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,18 +15,19 @@ from detector.telemetry import Floats
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
-_LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
-_BOUND = 5.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
+LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
+_BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
-_LEAST_TOGETHER = 0.5  # the same for the mean of all signals
+_SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
+_LEAST_TOGETHER = 0.5  # of that, for the mean of all signals
 _CENSORED = 0.02  # share of the blocks in which something may have been wrong
 _LASTING = 1 / 3
-_LOWER = 0.5  # the level may fall by half, when signals alarm together
+_LOWER = 1.0  # no threshold falls because signals alarm together
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     [horizons, rows + 1, gpus, steps]. Averaging with the sign lets noise cancel and a lasting shift add up. A mean
     over less than half its horizon is NaN. The first steps, with less past than a horizon, are NaN too.
 
-    The last row, over the shortest horizon only, is the mean size of all scored residuals: what moves many signals a
-    little shows in none of them, and on servers whose signals say little one by one it ranks best.
+    The last row, over the shortest horizon only, is the mean size of the model's scored residuals and of habits':
+    what moves many signals a little shows in none of them, and on servers whose signals say little one by one it
+    ranks best.
     """
     rows = rows_of(signals, len(residuals))
     bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, _BOUND)
@@ -66,7 +69,7 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     means = np.full((len(HORIZONS), len(rows) + 1, *residuals.shape[1:]), np.nan, np.float32)
     for index, horizon in enumerate(HORIZONS):
         means[index, :-1] = _mean(bounded, horizon)
-    means[0, -1] = _mean(_size(residuals[: len(signals)], signals), HORIZONS[0])
+    means[0, -1] = _mean(_size(residuals, signals), HORIZONS[0])
     sign = {"high": 1.0, "low": -1.0}
     for index, signal in enumerate(rows):
         means[:, index] = (
@@ -76,8 +79,11 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
 
 
 def rows_of(signals: Sequence[Signal], count: int) -> list[Signal]:
-    """The signal of each of `count` rows."""
-    return [*signals] * (count // max(1, len(signals)))
+    """The signal of each of `count` rows; of three times and more, the last is how long a reading has been the same."""
+    times = count // max(1, len(signals))
+    if times < 3:
+        return [*signals] * times
+    return [*signals] * (times - 1) + [signal.stuck() for signal in signals]
 
 
 def _mean(values: Floats, horizon: int) -> Floats:
@@ -97,23 +103,28 @@ def _mean(values: Floats, horizon: int) -> Floats:
 
 
 def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:
-    """The mean size of the scored residuals, [gpus, steps]; NaN where there are none."""
-    scored = np.array([signal.scored for signal in signals])
-    size = np.minimum(np.abs(residuals[scored]), _BOUND)
+    """The mean size of the scored residuals, [gpus, steps]; NaN where there are none.
+
+    Those of the model, and where there are any, those of habits.
+    """
+    count = len(signals)
+    scored = np.flatnonzero([signal.scored for signal in signals])
+    blocks = (0, 2 * count) if len(residuals) == 4 * count else (0,)
+    size = np.minimum(np.abs(np.concatenate([residuals[first + scored] for first in blocks])), _BOUND)
     present = ~np.isnan(size)
-    count = present.sum(axis=0)
-    mean: Floats = np.where(count > 0, np.where(present, size, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    number = present.sum(axis=0)
+    mean: Floats = np.where(number > 0, np.where(present, size, 0.0).sum(axis=0) / np.maximum(number, 1), np.nan)
     return mean
 
 
-def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
     """Thresholds that a block passes with that chance when nothing is wrong.
 
     maxima: of blocks in which nothing was wrong, [horizons, rows + 1, blocks]. An alarm that lasts is one alarm,
     so maxima over blocks are what counts. First for each signal and horizon by itself, with an equal share each, then
-    for all of them together, which sets the level.
+    for all of them together, which sets the level. least: no threshold is below, however quiet the blocks were.
     """
-    values = _by_signal(maxima, signals, chance, censored=0.0)
+    values = _by_signal(maxima, signals, chance, least, censored=0.0)
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantile(worst, chance), _LOWER))
@@ -121,12 +132,12 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thres
     return Thresholds(bounded.astype(np.float32))
 
 
-def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
+def rough(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
     """The same when something may have been wrong in a few blocks: nothing is made of how far the worst of them go."""
-    return Thresholds(_by_signal(maxima, signals, chance, censored=_CENSORED))
+    return Thresholds(_by_signal(maxima, signals, chance, least, censored=_CENSORED))
 
 
-def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censored: float) -> Floats:
+def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, least: float, censored: float) -> Floats:
     rows = rows_of(signals, maxima.shape[1] - 1)
     scored = [row for row, signal in enumerate(rows) if signal.scored]
     places = [*((horizon, row) for horizon in range(len(HORIZONS)) for row in scored), (0, len(rows))]
@@ -135,8 +146,8 @@ def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, censore
         if place[1] < len(rows) and not rows[place[1]].alone:
             values[place] = _NEVER
             continue
-        least = _LEAST if place[1] < len(rows) else _LEAST_TOGETHER
-        values[place] = max(least, _tail_quantile(maxima[place], chance / len(places), censored))
+        lowest = least if place[1] < len(rows) else _LEAST_TOGETHER * least
+        values[place] = max(lowest, _tail_quantile(maxima[place], chance / len(places), censored))
     return values
 
 
@@ -179,7 +190,8 @@ def _tail_quantile(maxima: NDArray[np.floating], chance: float, censored: float 
     """The value that a block's maximum exceeds with that chance.
 
     Peaks over the 90 % quantile are fitted with a generalised Pareto distribution by probability-weighted moments
-    (Hosking and Wallis, Technometrics 29, 1987); of an exponential one when a share of them is censored.
+    (Hosking and Wallis, Technometrics 29, 1987); of an exponential one when a share of them is censored. The fewer
+    the peaks, the less is known of the tail: its upper confidence bound counts.
     """
     maxima = maxima[np.isfinite(maxima)]
     if len(maxima) == 0:
@@ -191,7 +203,7 @@ def _tail_quantile(maxima: NDArray[np.floating], chance: float, censored: float 
     shape, scale = _exponential(peaks, censored / _TAIL) if censored else _pareto(peaks)
     ratio = chance / _TAIL
     excess = -np.log(ratio) if shape == 0.0 else (ratio**-shape - 1.0) / shape
-    return start + scale * float(excess)
+    return start + scale * float(excess) * (1 + _SURE / math.sqrt(len(peaks)))
 
 
 def _pareto(peaks: NDArray[np.float64]) -> tuple[float, float]:

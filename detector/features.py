@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numba import njit
@@ -10,27 +12,47 @@ from numpy.typing import NDArray
 
 from detector.telemetry import Floats
 from detector.topology import KINDS, MINIMUM, Topology
-from kernels import peer_deviation
+from kernels import median_mad, peer_deviation
 
 WINDOW = 48  # steps that a feature looks back
 MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
 CHANNELS = len(MEMORY) + 1  # and whether the newest sample is present
+TREND = 16  # steps over which a reading's own pace is taken
 _CLIP = 10.0
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Robust centre and spread of each signal, [models + 1, signals] each; the last row is for unknown GPU models."""
+    """Robust centre and spread of each signal, [models + 1, signals] each; the last row is for unknown GPU models.
+
+    idle: what idle GPUs report, in these units; NaN where none was seen idle.
+    """
 
     centre: Floats
     spread: Floats
+    idle: Floats
 
     @classmethod
     def fit(cls, values: Floats, model: NDArray[np.int64], models: int, resolution: Floats) -> Scaling:
         """values: [signals, gpus, steps]; model: [gpus], -1 where unknown; resolution: [signals], a floor."""
         everyone = np.ones(len(model), dtype=bool)
         rows = [_scale(values[:, mine], resolution) for mine in [*(model == m for m in range(models)), everyone]]
-        return cls(np.stack([centre for centre, _ in rows]), np.stack([spread for _, spread in rows]))
+        centre, spread = np.stack([centre for centre, _ in rows]), np.stack([spread for _, spread in rows])
+        return cls(centre, spread, np.full_like(centre, np.nan))
+
+    def knowing_idle(self, scaled: Sequence[Floats], model: Sequence[NDArray[np.int64]], idle: Sequence[Bools]) -> Self:
+        """The same with the medians of idle GPUs. Of each recording: [signals, gpus, steps], [gpus], [gpus, steps]."""
+        found = np.full_like(self.idle, np.nan)
+        for number in range(len(found) - 1):
+            parts = [
+                plane[:, of == number][:, resting[of == number]]
+                for plane, of, resting in zip(scaled, model, idle, strict=True)
+            ]
+            together = np.concatenate(parts, axis=1)
+            known = (~np.isnan(together)).any(axis=1)
+            found[number, known] = np.nanmedian(together[known], axis=1)
+        return replace(self, idle=found)
 
     def apply(self, values: Floats, model: NDArray[np.int64]) -> Floats:
         """values: [signals, gpus, steps], model: [gpus] → robust units, clipped: no outlier swamps the model."""
@@ -80,6 +102,43 @@ def _means(rows: Floats, weights: NDArray[np.float64], first: int) -> Floats:
             if weight > 1e-6:
                 means[row, step - first] = total / weight
     return means
+
+
+@njit(cache=True, nogil=True)
+def unchanged(values: Floats, first: int) -> Floats:
+    """For how many steps, at most WINDOW, a reading has been the very same; NaN where there is none.
+
+    [signals, gpus, steps] → [signals, gpus, steps - first]. Steps without a reading neither count nor end it.
+    """
+    signals, gpus, steps = values.shape
+    runs = np.full((signals, gpus, steps - first), np.nan, np.float32)
+    for signal in range(signals):
+        for gpu in range(gpus):
+            last, run = np.float32(np.nan), 0
+            for step in range(max(0, first - WINDOW), steps):
+                value = values[signal, gpu, step]
+                if np.isnan(value):
+                    continue
+                run = min(run + 1, WINDOW) if value == last else 0
+                last = value
+                if step >= first:
+                    runs[signal, gpu, step - first] = run
+    return runs
+
+
+def trend(scaled: Floats, first: int) -> Floats:
+    """How far a reading goes in TREND steps at its usual pace: the median of its one-step changes, times that.
+
+    [signals, gpus, steps] → [signals, gpus, steps - first]; NaN where it was mostly absent. A jump, which is how
+    programs begin and end, is no trend, nor is a pace below the changes' spread.
+    """
+    start = max(0, first - TREND)
+    changes = np.full((*scaled.shape[:2], scaled.shape[2] - start), np.nan, np.float32)
+    changes[..., 1:] = np.diff(scaled[..., start:], axis=-1)
+    usual = median_mad(changes, TREND, steps=scaled.shape[2] - first, minimum=TREND // 2)
+    pace = np.where((np.abs(usual.median) <= usual.mad) & (usual.mad > 0), np.float32(0), usual.median)
+    paced: Floats = np.float32(TREND) * pace
+    return paced
 
 
 def channels(scaled: Floats, first: int = 0) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detector import groups
 from detector.budget import Tail
-from detector.calibration import block_maxima, calibrate, chance, evidence, incidents, rough
+from detector.calibration import LEAST, block_maxima, calibrate, chance, evidence, incidents, rough
 from detector.contexts import ContextScale
 from detector.residuals import Residuals
 from detector.signals import Signal
@@ -19,6 +19,8 @@ from detector.telemetry import Floats, Telemetry
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
 _MOST_WRONG = 0.1  # share of the history that may be left out as incidents
+_RESTLESS, _OFTEN = 3.0, 0.99  # steps for which a reading may stay the same so often, if its staying so means anything
+_LEAST_SHARED = 2.0  # a group's members are off by so much; what is noise in one of them is none in their median
 _COLUMNS = 16  # GPUs whose evidence is held in memory at a time
 
 
@@ -44,8 +46,8 @@ class Limits:
 def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) -> Limits:
     """Limits that spend any budget on stretches believed to be mostly healthy. step: seconds."""
     contexts = [stretch.context for stretch in stretches]
-    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts)
-    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts)
+    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts, len(signals))
+    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
     together = [
         groups.medians(np.concatenate(list(_evidence(residuals, signals)), axis=2), stretch.telemetry)
         for residuals, stretch in zip(shared, stretches, strict=True)
@@ -56,25 +58,35 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     return Limits(
         own_scale,
         shared_scale,
-        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS),
-        _tail(lambda: iter(together), signals, step, share),
+        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS, LEAST),
+        _tail(lambda: iter(together), signals, step, share, _LEAST_SHARED),
     )
 
 
-def _tail(found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float) -> Tail:
+def _tail(
+    found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float, least: float
+) -> Tail:
     """found: goes through the evidence, as often as it is called. share: of the budget, for each row of it."""
     maxima = np.concatenate([block_maxima(part) for part in found()], axis=-1)
-    guess = rough(maxima, signals, chance(_TYPICAL, step) * share)
+    guess = rough(maxima, signals, chance(_TYPICAL, step) * share, least)
     wrong = np.concatenate([incidents(part, guess) for part in found()])
     # So much cannot have been wrong: then it is the guess that was.
-    kept = ~wrong if wrong.mean() <= _MOST_WRONG else np.ones_like(wrong)
-    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share))
+    kept = ~wrong if wrong.sum() <= _MOST_WRONG * len(wrong) else np.ones_like(wrong)
+    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share, least))
 
 
-def _scaled(residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]]) -> tuple[ContextScale, list[Floats]]:
+def _scaled(
+    residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]], signals: int
+) -> tuple[ContextScale, list[Floats]]:
     """Of several stretches the more cautious scale."""
     pairs = list(zip(residuals, contexts, strict=True))
-    scale = ContextScale(np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0))
+    values = np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0)
+    for row in range(2 * signals, len(residuals[0])):
+        runs = np.concatenate([each[row].ravel() for each in residuals])
+        # A reading that often stays the same says nothing by staying so.
+        if not np.nanquantile(runs, _OFTEN) <= _RESTLESS:
+            values[:, row] = np.inf
+    scale = ContextScale(values)
     return scale, [scale.apply(each, context) for each, context in pairs]
 
 

@@ -18,13 +18,16 @@ from safetensors.torch import load, save
 from detector.budget import Tail
 from detector.contexts import ContextScale
 from detector.features import Scaling
+from detector.habits import Habits
 from detector.model import PeerReconstruction
+from detector.offsets import Offsets
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 2
+FORMAT = 3
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
+_HABITS = ("centre", "spread", "mean", "patterns", "unit")
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
 
@@ -51,6 +54,8 @@ class Card(BaseModel):
     signals: tuple[Signal, ...]
     models: tuple[str, ...]
     state: tuple[str, str]
+    offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
+    habits_of: tuple[tuple[str, str], ...] = ()  # the same of those whose habits it has
     parent: str | None = None  # the version whose network this one has, recalibrated
     rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
     rebuild_error_before: float | None = None
@@ -123,12 +128,16 @@ def pack(judge: ModelJudge) -> bytes:
     tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
     tensors["scaling.centre"] = torch.from_numpy(judge.scaling.centre)
     tensors["scaling.spread"] = torch.from_numpy(judge.scaling.spread)
+    tensors["scaling.idle"] = torch.from_numpy(judge.scaling.idle)
     for name, scale, tail in (
         ("own", judge.own_scale, judge.own_tail),
         ("shared", judge.shared_scale, judge.shared_tail),
     ):
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
         tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
+    tensors["offsets.values"] = torch.from_numpy(judge.offsets.values)
+    if judge.habits is not None:
+        tensors |= {f"habits.{name}": torch.from_numpy(getattr(judge.habits, name)) for name in _HABITS}
     return save({key: value.contiguous() for key, value in tensors.items()})
 
 
@@ -144,7 +153,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         card.signals,
         card.models,
         card.state,
-        Scaling(tensors["scaling.centre"].numpy(), tensors["scaling.spread"].numpy()),
+        Scaling(*(tensors[f"scaling.{name}"].numpy() for name in ("centre", "spread", "idle"))),
         network,
         ContextScale(tensors["own.scale"].numpy()),
         ContextScale(tensors["shared.scale"].numpy()),
@@ -152,4 +161,6 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
+        Offsets(card.offsets_of, tensors["offsets.values"].numpy()),
+        Habits(card.habits_of, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.habits_of else None,
     )

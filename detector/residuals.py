@@ -15,10 +15,12 @@ from detector.budget import Tail
 from detector.calibration import Thresholds
 from detector.contexts import ContextScale, alone, idle, settling, unsettled
 from detector.features import Scaling
+from detector.habits import Habits
 from detector.model import PeerReconstruction
+from detector.offsets import NONE, Offsets
 from detector.signals import Signal
-from detector.telemetry import Floats, Telemetry, clean
-from detector.topology import MINIMUM, Groups, Topology
+from detector.telemetry import Floats, Gpu, Telemetry, clean
+from detector.topology import MINIMUM, Groups, Topology, by_node
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
@@ -29,13 +31,20 @@ _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before any
 class Residuals:
     """Residuals in units of what is usual, float32 [rows, gpus, steps]; NaN where absent or without an opinion.
 
-    own: the GPU against its peers, which decides about this GPU; a row for each signal, and a model's has another for
-    each: plainly against the median of those who do the same. shared: the GPU against what is usual without peers,
-    which decides about jobs, nodes and racks; a row for each signal.
+    own: the GPU against its peers, which decides about this GPU; a row for each signal. A model's has two more for
+    each: plainly against the median of those who do the same, and for how long the reading has been the very same;
+    between those a third, where signals are not described: against the GPU's own habits.
+    shared: what decides about jobs, nodes and racks: the GPU against what is usual without peers, a row for each
+    signal. A model's has two more for each: what its whole node has against its peers, and unchanged readings again.
     """
 
     own: Floats
     shared: Floats
+
+    def with_habits(self, unusual: Floats) -> Residuals:
+        """With another row for each signal, see habits.py."""
+        plain = 2 * len(unusual)
+        return Residuals(np.concatenate([self.own[:plain], unusual, self.own[plain:]]), self.shared)
 
     def followed_by(self, newer: Residuals, length: int) -> Residuals:
         """These and then the newer ones, the newest `length` steps of them."""
@@ -134,6 +143,8 @@ class ModelJudge:
     shared: Thresholds
     own_tail: Tail
     shared_tail: Tail
+    offsets: Offsets = NONE
+    habits: Habits | None = None
     basis: str = "model"
 
     def errors(self, telemetry: Telemetry, first: int) -> Floats:
@@ -154,21 +165,56 @@ class ModelJudge:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
         prepared = prepare(ordered, readings, self.scaling, self.models, self.state, first)
-        found = raw(self.network, prepared, self.signals, self.scaling)
+        found = raw(self.network, prepared, ordered, self.scaling)
+        if self.habits is not None:
+            found = found.with_habits(self.habits.residuals(ordered, readings, first))
         return Residuals(
-            self.own_scale.apply(found.own, prepared.context), self.shared_scale.apply(found.shared, prepared.context)
+            self.own_scale.apply(self.offsets.apply(found.own, telemetry.gpus, prepared.context), prepared.context),
+            self.shared_scale.apply(found.shared, prepared.context),
         )
 
 
-def raw(network: PeerReconstruction, prepared: Prepared, signals: tuple[Signal, ...], scaling: Scaling) -> Residuals:
-    """The model's residuals before anything is known of their usual size."""
+def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, scaling: Scaling) -> Residuals:
+    """The model's residuals before anything is known of their usual size. telemetry: what was prepared."""
+    signals = telemetry.signals
     floor = scale_floor(signals, scaling)
-    own, shared = (judgeable(each, prepared, signals, floor) for each in rebuild(network, prepared, floor))
-    own, plain = against_job(own, prepared.topologies), against_likes(prepared, floor)
-    # Idle GPUs are all alike but for their heat; a network can only be wrong about them.
+    together, single = rebuild(network, prepared, floor)
+    own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
     heat = np.array([signal.follows == "effort" for signal in signals])
-    own[~np.isnan(plain) & idle(prepared.context) & ~heat[:, None, None]] = np.nan
-    return Residuals(np.concatenate([own, plain]), shared)
+    plain = against_likes(prepared, scaling, floor)
+    own = against_job(own, prepared.topologies)
+    own[~heat] = within(own[~heat], plain[~heat], idle(prepared.context))
+    apart, common = apart_from_node(np.concatenate([own, plain]), telemetry.gpus)
+    return Residuals(
+        np.concatenate([apart, prepared.unchanged]),
+        np.concatenate([shared, common[: len(signals)], prepared.unchanged]),
+    )
+
+
+def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
+    """The model's residuals, as far as the plain comparison bears them out: who is where its likes are is not off.
+
+    Idle GPUs are all alike: about them there is the plain comparison or none.
+    """
+    agreed = np.where(np.sign(own) == np.sign(plain), np.sign(own) * np.minimum(np.abs(own), np.abs(plain)), 0.0)
+    bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), own, agreed)).astype(np.float32)
+    bounded[:, idle] = np.nan
+    return bounded
+
+
+def apart_from_node(residuals: Floats, gpus: tuple[Gpu, ...]) -> tuple[Floats, Floats]:
+    """The residuals less their node's median, and that median: what befalls a whole node is no fault of one GPU.
+
+    [rows, gpus, steps] each; the median is NaN where too few GPUs of the node could be judged.
+    """
+    node = by_node(gpus)
+    common = np.full(residuals.shape, np.nan, np.float32)
+    if len(node.members):
+        values = np.ascontiguousarray(residuals)
+        median = peer_deviation(values, node.members, node.offsets, floor=1.0, minimum=MINIMUM).median
+        common[:, node.members] = median[:, node.of[node.members]]
+    apart: Floats = residuals - np.nan_to_num(common, nan=0.0)
+    return apart, common
 
 
 def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
@@ -203,24 +249,37 @@ def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> t
 def judgeable(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...], floor: Floats) -> Floats:
     """The residuals, those of job-made signals only where something tells what the job does.
 
-    That is the other ranks. A job without any is held against its own past instead, once it has settled.
+    That is the other ranks. Without any, what a job does is its own affair, but for what only ever grows.
     """
     judged = residuals.copy()
     follows = np.array([signal.follows == "job" for signal in signals])
-    now, past = prepared.channels[follows, ..., 0], prepared.channels[follows, ..., 2]
-    change = (
-        np.where(np.isnan(prepared.scaled[follows]), np.nan, now - past) / floor[prepared.model].T[follows, :, None]
-    )
-    judged[follows] = np.where(alone(prepared.context), change, judged[follows])
-    judged[follows[:, None, None] & settling(prepared.context)] = np.nan
+    grows = np.array([signal.direction == "high" for signal in signals])
+    trend = prepared.trend / floor[prepared.model].T[follows, :, None]
+    trend[~grows[follows]] = np.nan
+    judged[follows] = np.where(alone(prepared.context), trend, judged[follows])
+    judged[:, settling(prepared.context)] = np.where(steady(signals), judged[:, settling(prepared.context)], np.nan)
     return judged
 
 
-def against_likes(prepared: Prepared, floor: Floats) -> Floats:
-    """What sets a GPU apart from the median of the settled ranks of its job, or of the idle GPUs of its model.
+def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...]) -> Floats:
+    """The residuals without peers, less those of signals that a job makes: what all its ranks do is its own affair."""
+    judged = residuals.copy()
+    judged[[signal.follows == "job" for signal in signals]] = np.nan
+    judged[:, settling(prepared.context)] = np.where(steady(signals), judged[:, settling(prepared.context)], np.nan)
+    return judged
+
+
+def steady(signals: tuple[Signal, ...]) -> NDArray[np.bool_]:
+    """Signals that do not move because a job begins or ends, [signals, 1]: what counts errors."""
+    return np.array([[signal.kind == "counter"] for signal in signals])
+
+
+def against_likes(prepared: Prepared, scaling: Scaling, floor: Floats) -> Floats:
+    """What sets a GPU apart from the median of the settled ranks of its job, or from idle GPUs of its model.
 
     In units of the resolution, [signals, gpus, steps]. What the model could explain away by the GPU's other signals,
-    which the same fault has changed, shows here; where there is nobody alike, there is no opinion.
+    which the same fault has changed, shows here; where there is nobody alike, there is no opinion. Idle GPUs are held
+    against those that are idle now and against those that once were: the nearer counts.
     """
     apart = np.full(prepared.scaled.shape, np.nan, np.float32)
     least = floor[prepared.model].T
@@ -233,7 +292,12 @@ def against_likes(prepared: Prepared, floor: Floats) -> Floats:
                 median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
                 mine = groups.members[alike[groups.members] & (idle(context)[groups.members] == (kind == "load"))]
                 apart[:, mine, step] = (now[:, mine] - median[:, groups.of[mine]]) / least[:, mine]
-    return apart
+    resting = idle(prepared.context)
+    usual = (prepared.scaled - scaling.idle[prepared.model].T[:, :, None]) / least[:, :, None]
+    usual = np.where(resting, usual, np.nan)
+    nearer = np.where(np.abs(usual) < np.abs(apart), usual, apart)
+    apart_now: Floats = np.where(resting, np.where(np.isnan(apart), usual, nearer), apart).astype(np.float32)
+    return apart_now
 
 
 def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -94,6 +94,10 @@ class Signal:
     cause_low: str | None = None
     alarms: tuple[Alarm, ...] = ()
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
+
+    def stuck(self) -> Signal:
+        """The same signal, by how long its readings have not changed at all."""
+        return replace(self, direction="high", cause_high="sensor", cause_low="sensor")
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""

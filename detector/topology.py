@@ -106,6 +106,13 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
     return stacked
 
 
+@lru_cache(maxsize=8)
+def by_node(gpus: tuple[Gpu, ...]) -> Groups:
+    """The GPUs of each node, whatever they do."""
+    place = _places(gpus)
+    return _group([place.node], np.ones(len(gpus), np.bool_), place.order)
+
+
 def _nobody(count: int) -> Groups:
     return Groups(np.zeros(0, np.int32), np.zeros(1, np.int32), np.full(count, -1, np.int32))
 

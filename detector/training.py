@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import limits, registry, rules
+from detector import habits, limits, offsets, registry, rules
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
+from detector.contexts import idle
 from detector.features import WINDOW, Scaling
+from detector.habits import Habits
 from detector.limits import Stretch
 from detector.model import PeerReconstruction, Thinning, laplace_loss
+from detector.offsets import Offsets
 from detector.registry import Card
 from detector.residuals import ModelJudge, aligned, raw
 from detector.signals import Signal
@@ -59,9 +62,12 @@ def train(
     random = np.random.default_rng(settings.seed)
     signals, data = _usable(recordings)
     models = tuple(sorted({gpu.model for telemetry, _ in data for gpu in telemetry.gpus}))
-    splits = [int(readings.shape[2] * (1 - _HELD_BACK)) for _, readings in data]
+    splits = [_split(readings) for _, readings in data]
     scaling = _fit_scaling(data, splits, signals, models)
     prepared = [prepare(telemetry, readings, scaling, models, state) for telemetry, readings in data]
+    scaling = scaling.knowing_idle(
+        [each.scaled for each in prepared], [each.model for each in prepared], [idle(each.context) for each in prepared]
+    )
     network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
     run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed)
     checkpoint = Checkpoint(settings.checkpoint, run)
@@ -120,7 +126,9 @@ def _calibrated(
     budget: float,
 ) -> tuple[ModelJudge, float]:
     """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
-    stretches = list(_stretches(recordings, data, firsts, network, scaling, signals, models, state))
+    early, full = _habits(signals, data)
+    usually = _offsets(data, network, scaling, models, state)
+    stretches = list(_stretches(recordings, data, firsts, network, scaling, models, state, usually, early))
     usual = limits.fit(stretches, signals, data[0][0].step)
     judge = ModelJudge(
         "",
@@ -135,10 +143,51 @@ def _calibrated(
         usual.shared.thresholds(budget),
         usual.own,
         usual.shared,
+        usually,
+        full,
     )
     trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
     return judge, float(np.nanmedian(np.abs(np.concatenate([each.residuals.own.ravel() for each in stretches]))))
+
+
+def _offsets(
+    data: Sequence[tuple[Telemetry, Floats]],
+    network: PeerReconstruction,
+    scaling: Scaling,
+    models: tuple[str, ...],
+    state: tuple[str, str],
+) -> Offsets:
+    """What is usual for each GPU, from the steps before those that are held back, as many of them."""
+    found = []
+    for telemetry, readings in data:
+        end = _split(readings)
+        first = max(WINDOW, 2 * end - readings.shape[2])
+        before = replace(
+            telemetry,
+            timestamps=telemetry.timestamps[:end],
+            values=telemetry.values[..., :end],
+            job=telemetry.job[:, :end],
+        )
+        part = prepare(before, readings[..., :end], scaling, models, state, first)
+        own = raw(network, part, before, scaling).own
+        found.append(offsets.fit(own[: 2 * len(telemetry.signals)], telemetry.gpus, part.context))
+    return offsets.merged(found)
+
+
+def _habits(
+    signals: tuple[Signal, ...], data: Sequence[tuple[Telemetry, Floats]]
+) -> tuple[Habits | None, Habits | None]:
+    """Habits of the older part and of all of the newest recording; None where every signal is described."""
+    if habits.described(signals):
+        return None, None
+    telemetry, readings = max(data, key=lambda each: float(each[0].timestamps[-1]))
+    return habits.fit(telemetry, readings, _split(readings))
+
+
+def _split(readings: Floats) -> int:
+    """The first step that is held back."""
+    return int(readings.shape[2] * (1 - _HELD_BACK))
 
 
 def _card(
@@ -159,6 +208,8 @@ def _card(
         signals=judge.signals,
         models=judge.models,
         state=judge.state,
+        offsets_of=judge.offsets.keys,
+        habits_of=judge.habits.keys if judge.habits else (),
     )
 
 
@@ -168,14 +219,20 @@ def _stretches(
     firsts: Sequence[int],
     network: PeerReconstruction,
     scaling: Scaling,
-    signals: tuple[Signal, ...],
     models: tuple[str, ...],
     state: tuple[str, str],
+    usually: Offsets,
+    known: Habits | None,
 ) -> Iterator[Stretch]:
     """The residuals of each recording from its `firsts` step on, without those of GPUs that a rule finds broken."""
     for recording, (telemetry, readings), first in zip(recordings, data, firsts, strict=True):
         part = prepare(telemetry, readings, scaling, models, state, first)
-        found = raw(network, part, signals, scaling)
+        found = raw(network, part, telemetry, scaling)
+        if known is not None:
+            unusual = known.residuals(telemetry, readings, first)
+            unusual[..., : max(0, _split(readings) - first)] = np.nan  # they are made of what was before
+            found = found.with_habits(unusual)
+        found = replace(found, own=usually.apply(found.own, telemetry.gpus, part.context))
         broken = rules.findings(recording, first).score > 0
         found.own[:, broken] = found.shared[:, broken] = np.nan
         newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])

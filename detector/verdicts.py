@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.calibration import HORIZONS, Thresholds, evidence
+from detector.calibration import HORIZONS, Thresholds, evidence, rows_of
 from detector.signals import Signal
 from detector.telemetry import Floats
 
@@ -33,12 +33,10 @@ def judge(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) 
 
     residuals: float32 [rows, gpus, steps], at least HISTORY steps.
     """
-    best = ratios(residuals, signals, thresholds)
-    sums: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
-    by_row = _by_signal(sums, signals)
-    largest = np.abs(by_row).argmax(axis=0)[None]
-    recent: Floats = np.take_along_axis(by_row, largest, axis=0)[0]  # its sign: did the signal go up or down?
-    return [_verdict(best[:, gpu], recent[:, gpu], signals) for gpu in range(best.shape[1])]
+    by_row = _row_ratios(residuals, signals, thresholds, newest=1)[..., -1]
+    best = _together(by_row, signals)
+    recent: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)  # its sign: did the signal go up or down?
+    return [_verdict(best[:, gpu], by_row[:-1, gpu], recent[:, gpu], signals) for gpu in range(best.shape[1])]
 
 
 def ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
@@ -52,8 +50,18 @@ def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresho
     The worst row and horizon of each signal. Where the signals together say more than the worst of them, they are all
     raised by the same factor, so that the largest is the score and the shares stay.
     """
+    return _together(_row_ratios(residuals, signals, thresholds, newest), signals)
+
+
+def _row_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds, newest: int) -> Floats:
+    """Evidence over its threshold at the worse horizon, [rows + 1, gpus, steps]; -infinity where absent."""
     found = evidence(residuals, signals, thresholds.spike)[..., -newest:] / thresholds.values[:, :, None, None]
     worst: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
+    return worst
+
+
+def _together(worst: Floats, signals: Sequence[Signal]) -> Floats:
+    """[rows + 1, ...] → [signals, ...], see `all_ratios`."""
     each: Floats = _by_signal(worst[:-1], signals).max(axis=0)
     together = worst[-1]
     most = each.max(axis=0, initial=-np.inf)
@@ -79,7 +87,7 @@ def missing(silent: int) -> Verdict:
     return Verdict(min(silent / MISSING_STEPS, _MOST), MISSING, ((MISSING, 1.0),))
 
 
-def _verdict(ratios: Floats, recent: Floats, signals: Sequence[Signal]) -> Verdict | None:
+def _verdict(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[Signal]) -> Verdict | None:
     worst = float(ratios.max())
     if worst == -np.inf:
         return None
@@ -89,6 +97,7 @@ def _verdict(ratios: Floats, recent: Floats, signals: Sequence[Signal]) -> Verdi
         return Verdict(0.0)
     order = np.argsort(-excess, kind="stable")[:TOP]
     shares = tuple((signals[i].name, float(excess[i] / total)) for i in order if excess[i] >= _LEAST_SHARE * total)
-    leading = signals[int(order[0])]
-    cause = leading.cause(float(recent[order[0]])) if worst >= 1 else ""
+    rows = range(int(order[0]), len(by_row), len(signals))  # of the leading signal
+    row = max(rows, key=lambda each: float(by_row[each]))
+    cause = rows_of(signals, len(by_row))[row].cause(float(recent[row])) if worst >= 1 else ""
     return Verdict(worst, cause, shares)

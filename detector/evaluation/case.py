@@ -48,7 +48,8 @@ def build(
     name: str, telemetry: Telemetry, split: int, rows: Sequence[truth.Row], buffer: int, rules: Mask, fleet: bool
 ) -> Case:
     """rules: bool [entities, scored steps]."""
-    events = truth.events(rows, telemetry, split)
+    recovery = buffer // 2
+    events = truth.events(rows, telemetry, split, recovery)
     reported = np.any(~np.isnan(telemetry.values[..., split:]), axis=0)
     entities, steps = reported.shape
     lengths = np.full(entities, steps) if fleet else steps - np.argmax(reported[:, ::-1], axis=1)
@@ -60,7 +61,7 @@ def build(
         fleet,
         tuple(event for event in events if event.start >= 0),
         truth.mask(events, entities, steps, 0),
-        truth.mask(events, entities, steps, buffer // 2),
+        truth.mask(events, entities, steps, recovery),
         rules,
         tuple(int(length) for length in lengths),
     )

@@ -58,8 +58,10 @@ def read(path: Path) -> list[Row]:
     ]
 
 
-def events(rows: Sequence[Row], telemetry: Telemetry, split: int) -> list[Event]:
-    """The events that reach into the steps from `split` on, counted from there; one begun before has a start below 0.
+def events(rows: Sequence[Row], telemetry: Telemetry, split: int, recovery: int) -> list[Event]:
+    """The events that reach, with `recovery` steps after them, into the steps from `split` on, counted from there.
+
+    One begun before has a start below 0, one that is over then an end below it.
 
     Rows that tell of the same thing at the same time (a rack's fault, told for each node) are one event.
     """
@@ -75,7 +77,7 @@ def events(rows: Sequence[Row], telemetry: Telemetry, split: int) -> list[Event]
     for row, entities in by_fault.items():
         # A sample holds what was read at its time: the first after the start is the first that can show anything.
         first, end = np.searchsorted(telemetry.timestamps, [row.start, row.end], side="right") - split
-        if entities and end > max(first, 0):
+        if entities and end > first and end + recovery > 0:
             found.append(Event(tuple(sorted(entities)), int(first), int(end), row.kind, row.severity, row.creeping))
     return sorted(found, key=lambda event: (event.start, event.entities))
 
@@ -84,7 +86,7 @@ def mask(events: Sequence[Event], entities: int, steps: int, after: int) -> Mask
     """Which samples are anomalous, and `after` steps of recovery from it; bool [entities, steps]."""
     found = np.zeros((entities, steps), np.bool_)
     for event in events:
-        found[list(event.entities), max(event.start, 0) : event.end + after] = True
+        found[list(event.entities), max(event.start, 0) : max(event.end + after, 0)] = True
     return found
 
 

@@ -30,7 +30,7 @@ def test_a_stored_tail_gives_what_calibrating_for_the_budget_gives() -> None:
     tail = Tail.fit(lambda budget: calibrate(maxima, SIGNALS, chance(budget, 5.0)))
     for budget in (0.05, 0.1, 3.0):
         expected = calibrate(maxima, SIGNALS, chance(budget, 5.0)).values
-        np.testing.assert_allclose(tail.thresholds(budget).values, expected, rtol=0.03)
+        np.testing.assert_allclose(tail.thresholds(budget).values, expected, rtol=0.05)
 
 
 def test_a_tighter_budget_never_has_a_lower_threshold() -> None:

@@ -86,8 +86,11 @@ def test_baselines_get_no_gap_and_learn_their_scale_from_the_training_part(case:
 def test_a_rack_s_fault_is_one_event_and_one_begun_in_training_is_none() -> None:
     fleet = telemetry(100, nodes=4)
     rows = [happening(f"node-0{node}", None, 60, 80, "hot_inlet") for node in (1, 2)]
-    found = truth.events([*rows, happening("node-03", "1", 30, 55), happening("node-04", "2", 10, 20)], fleet, 50)
+    found = truth.events([*rows, happening("node-03", "1", 30, 55), happening("node-04", "2", 10, 20)], fleet, 50, 0)
     assert [(event.start, event.end, len(event.entities)) for event in found] == [(-20, 5, 1), (10, 30, 16)]
+    recovering = truth.events([happening("node-04", "2", 10, 48)], fleet, 50, 5)
+    assert truth.mask(recovering, 32, 50, 5).sum() == 3
+    assert not truth.mask(recovering, 32, 50, 0).any()
     made = build("hand", fleet, 50, rows, 10, np.zeros((32, 50), bool), fleet=True)
     assert made.base_rate == pytest.approx(16 * 20 / (32 * 50))
     assert made.excused[0].sum() == 25

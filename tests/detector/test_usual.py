@@ -1,0 +1,135 @@
+"""What is usual for one GPU or server by itself, and what is never held against it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from detector import habits, offsets
+from detector.batches import peers
+from detector.contexts import alone
+from detector.features import TREND, WINDOW, trend, unchanged
+from detector.residuals import apart_from_node, within
+from detector.signals import Signal
+from detector.telemetry import IDLE, Telemetry
+
+from . import fleets
+
+NAN = np.float32(np.nan)
+IDLE_CONTEXT, BUSY_CONTEXT = 0, 2
+
+
+def servers(steps: int = 600, count: int = 3) -> Telemetry:
+    """Machines with four nameless metrics that move together, each in its own way."""
+    random = np.random.default_rng(5)
+    level = np.sin(np.arange(steps) / 9.0) + 0.1 * random.standard_normal(steps)
+    share = random.uniform(-2, 2, (4, count))
+    noise = 0.05 * random.standard_normal((4, count, steps))
+    values = (share[..., None] * level + noise).astype(np.float32)
+    signals = tuple(Signal(f"metric-{number}", alone=False) for number in range(4))
+    times = fleets.START + 60.0 * np.arange(steps, dtype=np.float64)
+    return Telemetry(signals, fleets.gpus(count, 1), times, values, np.full((count, steps), IDLE, np.int32), ())
+
+
+def test_a_server_that_leaves_its_habits_stands_out_and_in_that_signal() -> None:
+    fleet = servers()
+    values = fleet.values.copy()
+    values[2, 1, 500:520] += 1.0  # well within the metric's range
+    _, known = habits.fit(fleet, fleet.values, 400)
+    found = known.residuals(fleet, values, 450)
+    assert np.nanmax(found[:, [0, 2]]) < 2
+    assert np.nanmax(found[:, 1, :50]) < 2
+    assert found[:, 1, 65].argmax() == 2
+    assert found[2, 1, 65] > 3
+
+
+def test_habits_are_the_same_live_and_afterwards_and_look_back_only() -> None:
+    fleet = servers()
+    _, known = habits.fit(fleet, fleet.values, 400)
+    whole = known.residuals(fleet, fleet.values, 0)
+    live = known.residuals(fleet, fleet.values[..., 560 - habits.WIDTH : 560], habits.WIDTH - 1)
+    np.testing.assert_allclose(live[..., 0], whole[..., 559], atol=1e-6)
+    later = fleet.values.copy()
+    later[..., 300:] = 9
+    np.testing.assert_array_equal(known.residuals(fleet, later, 0)[..., :300], whole[..., :300])
+
+
+def test_without_half_of_its_window_and_for_a_stranger_there_is_no_opinion() -> None:
+    fleet = servers()
+    _, known = habits.fit(fleet, fleet.values, 400)
+    gaps = fleet.values.copy()
+    gaps[0, 0, 494:500] = NAN
+    found = known.residuals(fleet, gaps, 499)[..., 0]
+    assert np.isnan(found[0, 0])
+    assert np.isfinite(found[1:, 0]).all()
+    strangers = replace(fleet, gpus=tuple(replace(gpu, node=f"new-{gpu.node}") for gpu in fleet.gpus))
+    assert np.isnan(known.residuals(strangers, fleet.values, 0)).all()
+
+
+def test_an_offset_is_taken_off_but_not_what_was_broken_when_it_was_learned() -> None:
+    random = np.random.default_rng(6)
+    fleet = fleets.gpus(2)
+    usual = random.standard_normal(16).astype(np.float32)
+    usual[3] = 50.0
+    residuals = (usual[:, None] + 0.1 * random.standard_normal((16, 200))).astype(np.float32)[None]
+    context = np.full((16, 200), BUSY_CONTEXT)
+    less = offsets.fit(residuals, fleet, context).apply(residuals, fleet, context)
+    assert np.abs(np.delete(less[0], 3, axis=0)).max() < 1
+    assert less[0, 3].min() > 40
+    resting = np.full((16, 200), IDLE_CONTEXT)
+    np.testing.assert_array_equal(offsets.fit(residuals, fleet, context).apply(residuals, fleet, resting), residuals)
+
+
+def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
+    fleet = fleets.gpus(1)
+    context = np.full((8, 100), BUSY_CONTEXT)
+    made = [offsets.fit(np.full((1, 8, 100), level, np.float32), fleet, context) for level in (1.0, 2.0)]
+    residuals = np.full((1, 8, 100), 2.0, np.float32)
+    assert not offsets.merged(made).apply(residuals, fleet, context).any()
+    strangers = [replace(gpu, node="elsewhere") for gpu in fleet]
+    np.testing.assert_array_equal(offsets.merged(made).apply(residuals, strangers, context), residuals)
+
+
+def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:
+    values = np.array([[[1, 1, 1, NAN, 1, 2, 2]]], np.float32)
+    np.testing.assert_array_equal(unchanged(values, 0)[0, 0], [0, 1, 2, NAN, 3, 0, 1])
+    stuck = np.ones((1, 1, 200), np.float32)
+    assert unchanged(stuck, 199)[0, 0, 0] == WINDOW == unchanged(stuck[..., -WINDOW - 1 :], WINDOW)[0, 0, 0]
+
+
+def test_a_leak_is_a_trend_and_a_jump_or_noise_is_none() -> None:
+    steps = np.arange(60, dtype=np.float32)
+    leak, jump = 0.01 * steps, np.where(steps < 50, 0.1, 0.9)
+    noise = np.random.default_rng(7).standard_normal(60)
+    found = trend(np.stack([leak, jump, noise])[:, None].astype(np.float32), 55)[:, 0]
+    np.testing.assert_allclose(found[0], 0.01 * TREND, rtol=1e-3)
+    assert not found[1].any()
+    assert not found[2].any()
+
+
+def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> None:
+    fleet = fleets.gpus(2)
+    residuals = np.zeros((1, 16, 1), np.float32)
+    residuals[0, :8] = 3.0  # the first node
+    residuals[0, 12] = 4.0  # one GPU of the second
+    apart, common = apart_from_node(residuals, fleet)
+    assert apart[0, :, 0].tolist() == [*[0.0] * 12, 4.0, 0.0, 0.0, 0.0]
+    assert common[0, :, 0].tolist() == [*[3.0] * 8, *[0.0] * 8]
+
+
+@pytest.mark.parametrize(
+    ("model", "plain", "expected"),
+    [(3.0, 5.0, 3.0), (5.0, 2.0, 2.0), (4.0, -1.0, 0.0), (-4.0, -1.0, -1.0), (4.0, np.nan, 4.0), (np.nan, 4.0, np.nan)],
+)
+def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
+    model: float, plain: float, expected: float
+) -> None:
+    one = np.full((1, 1, 1), 1.0, np.float32)
+    found = within(one * np.float32(model), one * np.float32(plain), np.zeros((1, 1), np.bool_))
+    np.testing.assert_array_equal(found, one * np.float32(expected))
+
+
+def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
+    fleet = servers()
+    _, context = peers(fleet, fleet.values, ("utilization_ratio", "power_watts"), 500)
+    assert alone(context).all()

@@ -1,7 +1,8 @@
 """Numba on all cores.
 
-A window slides by taking a sample in and giving one back; it is added up anew once per window's length,
-and whenever what is left of the sums is small beside what went through them, so that no rounding stays.
+Of many steps, a window is what it has before some step and what it has after, each added up once. A ring slides by
+taking a sample in and giving one back; it is added up anew once per window's length. Wherever the sums are large beside
+what is made of them, a window is added up about a sample of its own, so that no rounding stays.
 """
 
 import math
@@ -146,6 +147,93 @@ def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float
     return mean, deviation, slope, low, high, last, 1.0 - sums[PRESENT] / window
 
 
+@njit(cache=True, nogil=True)
+def _near(samples: Floats, begin: int, end: int, middle: int) -> float:
+    """The finite one of samples[begin:end] that is nearest to the middle, or 0."""
+    for away in range(end - begin):
+        for index in (middle - away, middle + away):
+            if begin <= index < end and abs(samples[index]) < np.inf:
+                return float(samples[index])
+    return 0.0
+
+
+@njit(cache=True, nogil=True)
+def _back(samples: Floats, begin: int, end: int, shift: float, before: Sums) -> None:
+    """The sums over each samples[index:end], the last of which has the time -1, in before[index - begin]."""
+    present = count = total = squares = products = times = time_squares = 0.0
+    low, high = np.inf, -np.inf
+    for index in range(end, begin - 1, -1):
+        value = np.float64(samples[index]) if index < end else np.nan
+        counts = abs(value) < np.inf
+        distance, time = (value - shift, np.float64(index - end)) if counts else (0.0, 0.0)
+        present += 1.0 if value == value else 0.0
+        count += 1.0 if counts else 0.0
+        total += distance
+        squares += distance * distance
+        products += distance * time
+        times += time
+        time_squares += time * time
+        low, high = value if value < low else low, value if value > high else high
+        sums = before[index - begin]
+        sums[PRESENT], sums[LOW], sums[HIGH] = present, low, high
+        sums[COUNT], sums[SUM], sums[SQUARES] = count, total, squares
+        sums[PRODUCTS], sums[TIMES], sums[TIME_SQUARES] = products, times, time_squares
+
+
+@njit(cache=True, nogil=True)
+def _run(
+    samples: Floats, window: int, minimum: int, start: int, before: Sums, sums: Sums, out: tuple[Floats, ...]
+) -> None:
+    """The features of the windows that end at `start` and after it, no more of them than a window is long.
+
+    All hold the sample at `start`. What each has before that and what from there on are added up apart (as van Herk,
+    Pattern Recognition Letters 13, 1992, does for extremes), so that no sample has to be given back.
+    """
+    mean, deviation, slope, least, most, last, missing = out
+    begin = max(0, start - window + 1)
+    shift = _near(samples, begin, start + mean.size, start)
+    _back(samples, begin, start, shift, before)
+    sums[SHIFT], sums[NEXT], sums[LAST], sums[LAST_AT] = shift, 0.0, np.nan, 0.0
+    for index in range(begin, start):
+        if not np.isnan(samples[index]):
+            sums[LAST] = samples[index]
+    present = count = total = squares = products = times = time_squares = 0.0
+    low, high = np.inf, -np.inf
+    for place in range(mean.size):
+        value = np.float64(samples[start + place])
+        counts = abs(value) < np.inf
+        distance, time = (value - shift, np.float64(place)) if counts else (0.0, 0.0)
+        if value == value:
+            present += 1.0
+            sums[LAST] = value
+        count += 1.0 if counts else 0.0
+        total += distance
+        squares += distance * distance
+        products += distance * time
+        times += time
+        time_squares += time * time
+        low, high = value if value < low else low, value if value > high else high
+        first = max(0, start + place - window + 1)
+        old = before[first - begin]
+        sums[PRESENT], sums[LOW], sums[HIGH] = old[PRESENT] + present, min(old[LOW], low), max(old[HIGH], high)
+        sums[COUNT], sums[SUM], sums[SQUARES] = old[COUNT] + count, old[SUM] + total, old[SQUARES] + squares
+        sums[PRODUCTS], sums[TIMES] = old[PRODUCTS] + products, old[TIMES] + times
+        sums[TIME_SQUARES] = old[TIME_SQUARES] + time_squares
+        sums[PEAK] = sums[SQUARES]
+        if worn(sums):
+            add_up(sums, samples[first : start + place + 1], 0, window)
+        (
+            mean[place],
+            deviation[place],
+            slope[place],
+            least[place],
+            most[place],
+            last[place],
+            missing[place],
+        ) = features(sums, window, minimum)
+        sums[SHIFT], sums[NEXT], sums[LAST_AT] = shift, 0.0, 0.0
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _fill(
     values: Floats,
@@ -162,29 +250,32 @@ def _fill(
     series, steps = values.shape
     newest = mean.shape[1]
     for work in prange((series + ROWS - 1) // ROWS):
-        sums = np.empty(14)
+        sums, before = np.empty(14), np.empty((min(window, steps), 14))
         for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
-            for place in range(newest):
-                end = steps - newest + place + 1
-                begin = max(0, end - window)
-                if place == 0:
-                    add_up(sums, values[row, begin:end], 0, window)
-                else:
-                    leaving = np.float64(values[row, begin - 1]) if end > window else np.nan
-                    taken = slide(sums, leaving, np.float64(values[row, end - 1]), window)
-                    if sums[NEXT] == 2 * window or worn(sums):
-                        add_up(sums, values[row, begin:end], 0, window)
-                    elif taken:
-                        sums[LOW], sums[HIGH] = _extremes(values[row, begin:end])
+            if newest == 1:
+                add_up(sums, values[row, max(0, steps - window) :], 0, window)
                 (
-                    mean[row, place],
-                    deviation[row, place],
-                    slope[row, place],
-                    low[row, place],
-                    high[row, place],
-                    last[row, place],
-                    missing[row, place],
+                    mean[row, 0],
+                    deviation[row, 0],
+                    slope[row, 0],
+                    low[row, 0],
+                    high[row, 0],
+                    last[row, 0],
+                    missing[row, 0],
                 ) = features(sums, window, minimum)
+                continue
+            for place in range(0, newest, window):
+                part = slice(place, place + window)
+                out = (
+                    mean[row, part],
+                    deviation[row, part],
+                    slope[row, part],
+                    low[row, part],
+                    high[row, part],
+                    last[row, part],
+                    missing[row, part],
+                )
+                _run(values[row], window, minimum, steps - newest + place, before, sums, out)
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -16,6 +16,8 @@ from kernels.cores import cores
 from kernels.window_features.arrays import Features, Ring
 
 Sums = NDArray[np.float64]
+Seven = tuple[float, float, float, float, float, float, float]  # in the order of `Features`
+Arrays = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]
 
 ROWS = 32  # series that a thread takes at once
 SAMPLES_PER_THREAD = 131_072  # some 400 µs: on a busy machine, waiting for a second thread costs milliseconds
@@ -128,8 +130,7 @@ def worn(sums: Sums) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float, float, float, float, float]:
-    """In the order of `Features`."""
+def features(sums: Sums, window: int, minimum: int) -> Seven:
     mean = deviation = slope = low = high = last = np.nan
     count = sums[COUNT]
     if count >= minimum:
@@ -145,6 +146,13 @@ def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float
         if sums[LAST_AT] >= sums[NEXT] - window:
             last = sums[LAST]
     return mean, deviation, slope, low, high, last, 1.0 - sums[PRESENT] / window
+
+
+@njit(cache=True, nogil=True)
+def _put(found: Seven, out: Arrays, row: int, place: int) -> None:
+    mean, deviation, slope, low, high, last, missing = out
+    mean[row, place], deviation[row, place], slope[row, place] = found[0], found[1], found[2]
+    low[row, place], high[row, place], last[row, place], missing[row, place] = found[3], found[4], found[5], found[6]
 
 
 @njit(cache=True, nogil=True)
@@ -181,17 +189,17 @@ def _back(samples: Floats, begin: int, end: int, shift: float, before: Sums) -> 
 
 
 @njit(cache=True, nogil=True)
-def _run(
-    samples: Floats, window: int, minimum: int, start: int, before: Sums, sums: Sums, out: tuple[Floats, ...]
-) -> None:
-    """The features of the windows that end at `start` and after it, no more of them than a window is long.
+def _run(values: Floats, row: int, window: int, minimum: int, new: int, before: Sums, sums: Sums, out: Arrays) -> None:
+    """A row's features in out[new:], no more of them than a window is long.
 
-    All hold the sample at `start`. What each has before that and what from there on are added up apart (as van Herk,
-    Pattern Recognition Letters 13, 1992, does for extremes), so that no sample has to be given back.
+    All their windows hold the first one's newest sample. What each has before that and what from there on are added
+    up apart (as van Herk, Pattern Recognition Letters 13, 1992, does for extremes), so that no sample has to be
+    given back.
     """
-    mean, deviation, slope, least, most, last, missing = out
+    samples, newest = values[row], out[0].shape[1]
+    start, end = samples.size - newest + new, samples.size - newest + min(new + window, newest)
     begin = max(0, start - window + 1)
-    shift = _near(samples, begin, start + mean.size, start)
+    shift = _near(samples, begin, end, start)
     _back(samples, begin, start, shift, before)
     sums[SHIFT], sums[NEXT], sums[LAST], sums[LAST_AT] = shift, 0.0, np.nan, 0.0
     for index in range(begin, start):
@@ -199,10 +207,10 @@ def _run(
             sums[LAST] = samples[index]
     present = count = total = squares = products = times = time_squares = 0.0
     low, high = np.inf, -np.inf
-    for place in range(mean.size):
-        value = np.float64(samples[start + place])
+    for index in range(start, end):
+        value = np.float64(samples[index])
         counts = abs(value) < np.inf
-        distance, time = (value - shift, np.float64(place)) if counts else (0.0, 0.0)
+        distance, time = (value - shift, np.float64(index - start)) if counts else (0.0, 0.0)
         if value == value:
             present += 1.0
             sums[LAST] = value
@@ -213,7 +221,7 @@ def _run(
         times += time
         time_squares += time * time
         low, high = value if value < low else low, value if value > high else high
-        first = max(0, start + place - window + 1)
+        first = max(0, index - window + 1)
         old = before[first - begin]
         sums[PRESENT], sums[LOW], sums[HIGH] = old[PRESENT] + present, min(old[LOW], low), max(old[HIGH], high)
         sums[COUNT], sums[SUM], sums[SQUARES] = old[COUNT] + count, old[SUM] + total, old[SQUARES] + squares
@@ -221,16 +229,8 @@ def _run(
         sums[TIME_SQUARES] = old[TIME_SQUARES] + time_squares
         sums[PEAK] = sums[SQUARES]
         if worn(sums):
-            add_up(sums, samples[first : start + place + 1], 0, window)
-        (
-            mean[place],
-            deviation[place],
-            slope[place],
-            least[place],
-            most[place],
-            last[place],
-            missing[place],
-        ) = features(sums, window, minimum)
+            add_up(sums, samples[first : index + 1], 0, window)
+        _put(features(sums, window, minimum), out, row, new + index - start)
         sums[SHIFT], sums[NEXT], sums[LAST_AT] = shift, 0.0, 0.0
 
 
@@ -239,43 +239,19 @@ def _fill(
     values: Floats,
     window: int,
     minimum: int,
-    mean: Floats,
-    deviation: Floats,
-    slope: Floats,
-    low: Floats,
-    high: Floats,
-    last: Floats,
-    missing: Floats,
+    out: Arrays,
 ) -> None:
     series, steps = values.shape
-    newest = mean.shape[1]
+    newest = out[0].shape[1]
     for work in prange((series + ROWS - 1) // ROWS):
         sums, before = np.empty(14), np.empty((min(window, steps), 14))
         for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
             if newest == 1:
                 add_up(sums, values[row, max(0, steps - window) :], 0, window)
-                (
-                    mean[row, 0],
-                    deviation[row, 0],
-                    slope[row, 0],
-                    low[row, 0],
-                    high[row, 0],
-                    last[row, 0],
-                    missing[row, 0],
-                ) = features(sums, window, minimum)
+                _put(features(sums, window, minimum), out, row, 0)
                 continue
             for place in range(0, newest, window):
-                part = slice(place, place + window)
-                out = (
-                    mean[row, part],
-                    deviation[row, part],
-                    slope[row, part],
-                    low[row, part],
-                    high[row, part],
-                    last[row, part],
-                    missing[row, part],
-                )
-                _run(values[row], window, minimum, steps - newest + place, before, sums, out)
+                _run(values, row, window, minimum, place, before, sums, out)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -291,13 +267,7 @@ def _step(
     oldest: int,
     newest: Floats,
     minimum: int,
-    mean: Floats,
-    deviation: Floats,
-    slope: Floats,
-    low: Floats,
-    high: Floats,
-    last: Floats,
-    missing: Floats,
+    out: Arrays,
 ) -> None:
     window = samples.shape[1]
     after = (oldest + 1) % window
@@ -309,22 +279,14 @@ def _step(
             add_up(sums[row], samples[row], after, window)
         elif taken:
             sums[row, LOW], sums[row, HIGH] = _extremes(samples[row])
-        (
-            mean[row, 0],
-            deviation[row, 0],
-            slope[row, 0],
-            low[row, 0],
-            high[row, 0],
-            last[row, 0],
-            missing[row, 0],
-        ) = features(sums[row], window, minimum)
+        _put(features(sums[row], window, minimum), out, row, 0)
 
 
 def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
     series, newest = out.mean.shape
     with cores(1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD):
-        _fill(values, window, minimum, *each(out))
+        _fill(values, window, minimum, each(out))
 
 
 def begin(ring: Ring) -> None:
@@ -336,9 +298,9 @@ def begin(ring: Ring) -> None:
 def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
     """Move the ring on and compute into `out`, [series, 1]."""
     with cores(1 + 16 * newest.size // SAMPLES_PER_THREAD):
-        _step(ring.samples, ring.sums, ring.oldest, newest, minimum, *each(out))
+        _step(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out))
 
 
-def each(out: Features) -> tuple[Floats, ...]:
+def each(out: Features) -> Arrays:
     """The arrays in their order."""
     return out.mean, out.deviation, out.slope, out.low, out.high, out.last, out.missing

@@ -162,8 +162,12 @@ def _exporter(nodes: int) -> Iterator[tuple[httpx.Client, HTTPConnection]]:
 def _scrape(wire: HTTPConnection, path: str) -> float:
     """Seconds until the whole page was there."""
     asked = time.perf_counter()
-    wire.request("GET", path)
-    answer = wire.getresponse()
+    try:
+        wire.request("GET", path)
+        answer = wire.getresponse()
+    except (ConnectionResetError, BrokenPipeError):  # it lay idle for five seconds, as when the machine stands still
+        wire.close()
+        return _scrape(wire, path)
     answer.read()
     if answer.status != HTTPStatus.OK:
         raise click.ClickException(f"a scrape was answered with {answer.status}")

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection
 from pathlib import Path
 
 import click
-import httpx
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporters.scrapes import beside_floor, steady
 from exporters.synthetic.fleet import Fleet, build
 from exporters.synthetic.source import SyntheticSource
 
 _ROUNDS = 400
-_SETTLE_SECONDS = 1.0
-_TELL_SECONDS = 60.0
-LONE_INTERVAL, LONE_SECONDS = 0.05, 30.0
-
-Tell = Callable[[float, float, float], None]
+LONE_INTERVAL, LONE_SECONDS, LONE_RUNS = 0.1, 20.0, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,82 +80,6 @@ def _cost(page: Callable[[], str], rounds: int) -> Cost:
     return Cost(float(median), float(p99), len(text.encode()), samples)
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One exporter under a steady scrape: its share of a core, memory, and how long scrapes took."""
-
-    cores: float
-    mebibytes_before: float
-    mebibytes_after: float
-    median_ms: float
-    p99_ms: float
-    scrapes: int
-    missed: int
-
-
-def service(nodes: int, interval: float, seconds: float, tell: Tell) -> Service:
-    """A real process with `nodes` nodes of 8 GPUs, each scraped over HTTP once in every `interval`.
-
-    `tell` hears the seconds so far, the cores and the MiB once a minute.
-    """
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "exporters", "synthetic", "--nodes", str(nodes), "--port", "0"]
-        environment = os.environ | {"STETHOS_HOME": home, "STETHOS_LOG": "json"}
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603
-            try:
-                assert process.stderr is not None
-                found = re.search(r"http://[0-9.:]+", process.stderr.readline())
-                if found is None:
-                    raise click.ClickException("the exporter did not start")
-                with httpx.Client(base_url=found[0], timeout=30) as client:
-                    return _scraped(client, interval, seconds, tell)
-            finally:
-                process.terminate()
-
-
-def _scraped(client: httpx.Client, interval: float, seconds: float, tell: Tell) -> Service:
-    paths = [each["labels"]["__metrics_path__"] for each in client.get("/discovery").json()]
-    for path in paths:  # labels are written once and kept; growth after that would be a leak
-        client.get(path).raise_for_status()
-    time.sleep(_SETTLE_SECONDS)
-    cpu, memory = _own(client)
-    # The standard library's client: what is measured is the exporter, not who asks.
-    wire = HTTPConnection(client.base_url.host, client.base_url.port)
-    began = time.perf_counter()
-    took: list[float] = []
-    late = 0
-    told = began
-    while (due := len(took) * interval / len(paths)) < seconds:
-        if time.perf_counter() - told >= _TELL_SECONDS:
-            told = time.perf_counter()
-            cpu_now, memory_now = _own(client)
-            tell((told - began), (cpu_now - cpu) / (told - began), memory_now / 2**20)
-        wait = began + due - time.perf_counter()
-        late += wait < -interval
-        time.sleep(max(wait, 0.0))
-        asked = time.perf_counter()
-        wire.request("GET", paths[len(took) % len(paths)])
-        answer = wire.getresponse()
-        answer.read()
-        if answer.status != HTTPStatus.OK:
-            raise click.ClickException(f"a scrape was answered with {answer.status}")
-        took.append(time.perf_counter() - asked)
-    elapsed = time.perf_counter() - began
-    wire.close()
-    cpu_after, memory_after = _own(client)
-    median, p99 = np.percentile(np.array(took) * 1e3, [50, 99])
-    return Service(
-        (cpu_after - cpu) / elapsed, memory / 2**20, memory_after / 2**20, float(median), float(p99), len(took), late
-    )
-
-
-def _own(client: httpx.Client) -> tuple[float, float]:
-    text = client.get("/metrics").text
-    names = ("process_cpu_seconds_total", "process_resident_memory_bytes")
-    cpu, memory = (float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1]) for name in names)  # type: ignore[index]
-    return cpu, memory
-
-
 def _tell(seconds: float, cores: float, mebibytes: float) -> None:
     click.echo(f"  {seconds:6.0f} s: {cores:.2f} cores so far, {mebibytes:.1f} MiB", err=True)
 
@@ -185,7 +98,6 @@ def _processor() -> str:
 def main(nodes: int, interval: float, seconds: float) -> None:
     """Measures, and prints a table."""
     click.echo(f"{_processor()}, Python {platform.python_version()}")
-    lone = service(1, LONE_INTERVAL, LONE_SECONDS, lambda *_: None)
     own, plain = ours(), gauges()
     click.echo(f"{'':24}{'ours':>10}{'Gauges':>10}{'ratio':>8}")
     for name, mine, theirs in (
@@ -196,12 +108,17 @@ def main(nodes: int, interval: float, seconds: float) -> None:
         ("samples", own.samples, plain.samples),
     ):
         click.echo(f"{name:24}{mine:10.2f}{theirs:10.2f}{mine / theirs:8.2f}")
-    click.echo(f"1 node over HTTP, every {LONE_INTERVAL:g} s for {LONE_SECONDS:g} s, {lone.scrapes} scrapes:")
-    click.echo(f"  {lone.cores:.2f} cores, scrape {lone.median_ms:.2f} ms median, {lone.p99_ms:.2f} ms p99")
-    large = service(nodes, interval, seconds, _tell)
+    click.echo(f"1 node over HTTP, every {LONE_INTERVAL:g} s for {LONE_SECONDS:g} s, ms:")
+    click.echo(f"{'':24}{'median':>10}{'p99':>10}")
+    for _ in range(LONE_RUNS):
+        for name, took in zip(("scrape", "floor: page ready"), beside_floor(LONE_INTERVAL, LONE_SECONDS), strict=True):
+            click.echo(f"{name:24}{took.median_ms:10.2f}{took.p99_ms:10.2f}")
+    large = steady(nodes, interval, seconds, _tell)
     click.echo(f"{nodes} nodes, {nodes * 8} GPUs, every {interval:g} s for {seconds:g} s, over HTTP:")
-    click.echo(f"  {large.cores:.2f} cores, scrape {large.median_ms:.2f} ms median, {large.p99_ms:.2f} ms p99")
-    click.echo(f"  {large.scrapes} scrapes, {large.missed} of them more than an interval late")
+    click.echo(
+        f"  {large.cores:.2f} cores, scrape {large.took.median_ms:.2f} ms median, {large.took.p99_ms:.2f} ms p99"
+    )
+    click.echo(f"  {large.took.scrapes} scrapes, {large.missed} of them more than an interval late")
     click.echo(f"  {large.mebibytes_before:.0f} MiB before, {large.mebibytes_after:.0f} MiB after")
 
 

@@ -263,6 +263,11 @@ class Fleet:
             if any(value == value for value in column)
         ]
 
+    def heard(self, node: str) -> list[int]:
+        """The numbers of the GPUs that `readings` has. Raises `NotFoundError`."""
+        gpus, speaking = self.node(node).gpus, ~np.isnan(self._readings[:, self._layout.rows(node)]).all(axis=0)
+        return [gpus[place].gpu for place in np.flatnonzero(speaking)]
+
     def matrix(self) -> Floats:
         """All readings [len(sensors.FIELDS), gpus], GPUs in the order of `identities`; NaN is silence."""
         return self._readings

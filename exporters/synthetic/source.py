@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters import dcgm, events, exposition, guard
 from exporters.discovery import Place
+from exporters.reading import GpuReading
 from exporters.service import NodeDownError, NodeHangsError, UnknownNodeError
 from exporters.synthetic.chance import Upkeep
 from exporters.synthetic.chaos import Chaos, Profile
@@ -42,6 +43,7 @@ class SyntheticSource:
         self._last = monotonic()
         self._step_seconds = 0.0
         self._written: dict[tuple[str, str], str] = {}  # (node, collector) → its part of the page, until the next step
+        self._read: tuple[str, list[GpuReading]] = ("", [])
         fleet.step(self._interval * speed)
         self._offset = fleet.seconds
 
@@ -71,8 +73,9 @@ class SyntheticSource:
         self.changed()
 
     def changed(self) -> None:
-        """Forgets the pages written before."""
+        """Forgets what was read and written before."""
         self._written.clear()
+        self._read = ("", [])
 
     async def run(self) -> None:
         """Advances the fleet until cancelled."""
@@ -120,14 +123,20 @@ class SyntheticSource:
             self._written[node, collector] = write(node)
         return self._written[node, collector]
 
+    def _readings(self, node: str) -> list[GpuReading]:
+        # Of one node at a time: its collectors run one after the other, and thousands of nodes are not kept.
+        if self._read[0] != node:
+            self._read = (node, self.fleet.readings(node))
+        return self._read[1]
+
     def _dcgm(self, node: str) -> str:
-        return dcgm.expose(self.fleet.readings(node), node, self.names)
+        return dcgm.expose(self._readings(node), node, self.names)
 
     def _events(self, node: str) -> str:
         seen = self.fleet.xids.get(node, {})
         times = {key: events.Seen(each.count, self.at(each.last_seconds).timestamp()) for key, each in seen.items()}
-        return events.clocks(self.fleet.readings(node)) + events.xids(self.fleet.node(node).gpus, times)
+        return events.clocks(self._readings(node)) + events.xids(self.fleet.node(node).gpus, times)
 
     def _ages(self, node: str) -> str:
         age = self._monotonic() - self._last + self.fleet.age_seconds(node) / self.speed
-        return guard.ages({reading.identity.gpu: age for reading in self.fleet.readings(node)})
+        return guard.ages(dict.fromkeys(self.fleet.heard(node), age))

@@ -1,8 +1,8 @@
 """Numba on all cores.
 
 The windows of sixteen series are sorted side by side by a network, which has no branch to mispredict; from then on
-each step takes one sample out of the sorted columns and puts one in, in a single pass without a branch. Both
-medians are a search.
+each step takes one sample out of the sorted columns and puts one in, in a single pass without a branch. The mad is
+a search that begins where that of the step before ended.
 """
 
 import numpy as np
@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Floats
 from kernels.cores import cores
-from kernels.group_deviation.cpu import (
-    count_finite,
-    in_spreads,
-    middle_distance,
-    middle_value,
-    sort_columns,
-)
-from kernels.group_deviation.vectors import LANES
+from kernels.group_deviation.cpu import in_spreads, middle_value, sort_columns
+from kernels.group_deviation.vectors import LANES, exchange
 from kernels.median_mad.arrays import History
 
 SAMPLES_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
@@ -26,16 +20,29 @@ RUN = 256  # steps that a thread takes after it sorted once
 
 
 @njit(cache=True, nogil=True)
-def exchange(rows: Floats, leaving: Floats, entering: Floats, before: Floats) -> None:
-    """Take one value out of each sorted column of [size + 1, LANES] and put one in; the last row is infinite."""
-    before[:] = -np.inf
-    for row in range(rows.shape[0] - 1):
-        for lane in range(LANES):
-            here, above, new = rows[row, lane], rows[row + 1, lane], entering[lane]
-            kept = here if here < leaving[lane] else above
-            put = before[lane] if before[lane] > new else new
-            rows[row, lane] = kept if kept < put else put
-            before[lane] = kept
+def distance_from(low: int, column: Floats, count: int, centre: float) -> tuple[int, float]:
+    """`middle_distance` of a sorted column that an infinity ends, and before it where its search came to.
+
+    It walks from the place `low`, where the step before came to: from one to the next that hardly moves.
+    """
+    rank = (count + 1) >> 1
+    low = min(low, count - rank)
+    while low < count - rank and column[low + rank - 1] - centre < centre - column[low]:
+        low += 1
+    while low > 0 and column[low + rank - 2] - centre >= centre - column[low - 1]:
+        low -= 1
+    first = low
+    distance = max(column[low + rank - 1] - centre, centre - column[low])
+    if low > 0 and centre - column[low - 1] < distance:
+        first -= 1
+        distance = centre - column[first]
+    if count & 1:
+        return low, distance
+    # Of an even count the next nearest lies beside those.
+    beside = column[first + rank] - centre
+    if first > 0:
+        beside = min(beside, centre - column[first - 1])
+    return low, 0.5 * distance + 0.5 * beside
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -57,30 +64,33 @@ def _fill(
         start = work % runs * RUN
         first = steps - newest + start
 
-        rows = np.full((window + 1, LANES), np.inf, values.dtype)
+        rows = np.full((min(window, steps) + 1, LANES), np.inf, values.dtype)
+        counts, lows = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
         for lane in range(width):
             for index in range(max(0, first - window + 1), first + 1):
                 if abs(values[top + lane, index]) < np.inf:
                     rows[first - index, lane] = values[top + lane, index]
+                    counts[lane] += 1
         sort_columns(rows)
 
-        moving = np.full((3, LANES), np.inf, values.dtype)
+        moving = np.full((2, LANES), np.inf, values.dtype)
         for place in range(start, min(start + RUN, newest)):
             index = steps - newest + place
             if place > start:
                 for lane in range(width):
                     old = values[top + lane, index - window] if index >= window else np.inf
                     new = values[top + lane, index]
-                    moving[0, lane] = old if abs(old) < np.inf else np.inf
-                    moving[1, lane] = new if abs(new) < np.inf else np.inf
-                exchange(rows, moving[0], moving[1], moving[2])
+                    leaves, enters = abs(old) < np.inf, abs(new) < np.inf
+                    moving[0, lane] = old if leaves else np.inf
+                    moving[1, lane] = new if enters else np.inf
+                    counts[lane] += int(enters) - int(leaves)
+                exchange(rows, moving)
             for lane in range(width):
-                column = rows[:window, lane]
-                count = count_finite(column)
+                column, count = rows[:, lane], counts[lane]
                 centre, spread, scale = np.nan, np.nan, np.nan
                 if count >= minimum:
                     centre = middle_value(column, count)
-                    spread = middle_distance(column, count, centre)
+                    lows[lane], spread = distance_from(lows[lane], column, count, centre)
                     scale = 1.4826 * max(spread, floors[top + lane])
                 median[top + lane, place] = centre
                 mad[top + lane, place] = spread

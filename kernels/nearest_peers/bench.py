@@ -13,11 +13,11 @@ from kernels.case import Case
 from kernels.device import Cpu
 from kernels.nearest_peers import nearest_peers, reference
 
-ROWS = (512, 8_192, 32_768)  # at 100,000 the alternatives take minutes
+ROWS = (512, 8_192, 32_768, 100_000)
 FEATURES, K = 64, 16
 BLOCK = 1024  # rows at once, so that the alternatives too do without the whole matrix
 CHECKED = 200  # rows that the reference is asked for
-BY_TREE = 8_192  # above that it takes minutes
+BY_TREE, BY_NUMPY = 8_192, 32_768  # above that they take minutes
 PICKED = 64 * 2.0**-23
 
 
@@ -27,7 +27,8 @@ def cases(device: Cpu) -> Iterator[Case]:
         features = device.place(host)
         alternatives: dict[str, Callable[[], object]] = {}
         if device.kind == "cpu":
-            alternatives["numpy: blocks, argpartition"] = partial(numpy_blocks, host)
+            if rows <= BY_NUMPY:
+                alternatives["numpy: blocks, argpartition"] = partial(numpy_blocks, host)
             alternatives["torch: cdist, topk"] = partial(torch_blocks, torch.from_numpy(host))
             if rows <= BY_TREE:
                 alternatives["scipy.spatial.cKDTree"] = partial(tree, host)

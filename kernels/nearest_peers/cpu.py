@@ -5,12 +5,15 @@ A block and its mirror image are one: it is computed once, and both its rows and
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import numpy as np
 from numba import get_num_threads, njit
 from numpy.typing import NDArray
 
 from kernels.arrays import Floats
+from kernels.group_deviation.cpu import sort_columns
+from kernels.group_deviation.vectors import LANES
 from kernels.nearest_peers.arrays import SPARE, Peers, factors
 
 BLOCK = 2048  # rows and columns: 16 MiB in float32
@@ -25,9 +28,9 @@ _VECTORS = {"nnan", "nsz", "reassoc"}
 
 @njit(cache=True, nogil=True)
 def insert(square: float, row: int, squares: Floats, candidates: NDArray[np.int32]) -> None:
-    """Put a nearer candidate where it belongs, and drop the last one."""
+    """Put a nearer candidate where it belongs, of equals the lower first, and drop the last one."""
     place = squares.size - 1
-    while place > 0 and squares[place - 1] > square:
+    while place > 0 and (squares[place - 1] > square or (squares[place - 1] == square and candidates[place - 1] > row)):
         squares[place], candidates[place] = squares[place - 1], candidates[place - 1]
         place -= 1
     squares[place], candidates[place] = square, row
@@ -42,11 +45,40 @@ def least(values: Floats) -> float:
 
 
 @njit(cache=True, nogil=True, fastmath=_VECTORS)
+def lesser(low: Floats, values: Floats) -> None:
+    for place in range(low.size):
+        low[place] = min(low[place], values[place])
+
+
+@njit(cache=True, nogil=True, fastmath=_VECTORS)
 def any_below(values: Floats, limits: Floats) -> bool:
     low = values[0] - limits[0]
     for place in range(values.size):
         low = min(low, values[place] - limits[place])
     return bool(low < 0)
+
+
+@njit(cache=True, nogil=True)
+def _limit(block: Floats, squares: Floats) -> None:
+    """Start every row of a block at a limit that as many of its values as are wanted, and one more, are below.
+
+    That is the least but so many of the minima of every CHUNK-th value. Without it most of the work would go into
+    candidates that soon prove too far away. A block too narrow for that is left as it is.
+    """
+    height, width = block.shape
+    kept = squares.shape[1]
+    if width < 2 * CHUNK or kept >= CHUNK:
+        return
+    minima, low = np.full((CHUNK, LANES), np.inf, block.dtype), np.empty(CHUNK, block.dtype)
+    for top in range(0, height, LANES):
+        for row in range(top, min(top + LANES, height)):
+            low[:] = block[row, :CHUNK]
+            for begin in range(CHUNK, width - CHUNK + 1, CHUNK):
+                lesser(low, block[row, begin : begin + CHUNK])
+            minima[:, row - top] = low
+        sort_columns(minima)
+        for row in range(top, min(top + LANES, height)):
+            squares[row, :] = np.nextafter(minima[kept, row - top], block.dtype.type(np.inf))
 
 
 @njit(cache=True, nogil=True)
@@ -80,6 +112,15 @@ def _pick_columns(block: Floats, own: int, other: int, squares: Floats, candidat
                         limits[place] = mine[-1]
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def apart(point: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    square = 0.0
+    for feature in range(point.size):
+        difference = point[feature] - other[feature]
+        square += difference * difference
+    return square
+
+
 @njit(cache=True, nogil=True)
 def _rank(
     first: int,
@@ -96,13 +137,8 @@ def _rank(
     for own in range(first, last):
         squares = np.full(candidates.shape[1], np.inf)
         order = np.full(candidates.shape[1], -1, np.int32)
-        # By index, so that among equals the lower comes first.
-        for other in np.sort(candidates[own]):
-            square = 0.0
-            for feature in range(placed.shape[1]):
-                difference = placed[own, feature] - placed[other, feature]
-                square += difference * difference
-            insert(square, other, squares, order)
+        for other in candidates[own]:
+            insert(apart(placed[own], placed[other]), other, squares, order)
         for place in range(kept):
             index[rows[own], place] = rows[order[place]]
             distance[rows[own], place] = 0.5 * squares[place] if half else np.sqrt(squares[place])
@@ -122,10 +158,11 @@ def fill(placed: NDArray[np.float64], rows: NDArray[np.int64], half: bool, out: 
     # Threads that sleep between blocks: Numba's own would spin, and take the cores from the BLAS's.
     with ThreadPoolExecutor(get_num_threads()) as pool:
         each: Each = map if count < FEW else pool.map
-        for top in range(0, count, BLOCK):
-            for begin in range(top, count, BLOCK):
-                block = left[top : top + BLOCK] @ right[begin : begin + BLOCK].T
-                _pick(each, block, top, begin, squares, candidates)
+        starts = range(0, count, BLOCK)
+        # First every point with its neighbours in the order: after that few are near enough.
+        for top, begin in [*((start, start) for start in starts), *combinations(starts, 2)]:
+            block = left[top : top + BLOCK] @ right[begin : begin + BLOCK].T
+            _pick(each, block, top, begin, squares, candidates)
         list(each(rank, _parts(count)))
 
 
@@ -133,6 +170,8 @@ def _pick(each: Each, block: Floats, top: int, begin: int, squares: Floats, cand
     """The block's rows are the points from `top` on, its columns those from `begin` on."""
 
     def pick_rows(part: slice) -> None:
+        if begin == top:
+            _limit(block[part], squares[top + part.start : top + part.stop])
         _pick_rows(block[part], top + part.start, begin, squares, candidates)
 
     def pick_columns(part: slice) -> None:

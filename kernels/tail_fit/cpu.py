@@ -1,16 +1,18 @@
-"""NumPy sorts, with the processor's vector instructions, and Numba adds up: some rows at a time, on all cores."""
-
-from concurrent.futures import ThreadPoolExecutor
+"""Numba on all cores: the excesses of sixteen series are sorted side by side by a network, and added up in step."""
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from kernels.arrays import Floats
+from kernels.cores import cores
+from kernels.group_deviation.cpu import sort_columns
+from kernels.group_deviation.vectors import LANES
 from kernels.tail_fit.arrays import Tail
 
-BLOCK = 65_536  # values that are sorted and then added up while they are still in the cache
-VALUES_PER_THREAD = 32_768  # some 100 µs: starting a thread for less can cost more than it saves
+Numbers = NDArray[np.float64]
+
+VALUES_PER_THREAD = 65_536  # some 100 µs: waking a thread for less can cost more than it saves
 
 
 @njit(cache=True, nogil=True)
@@ -24,38 +26,43 @@ def parameters(mean: float, difference: float, largest: float, lightest: float, 
 
 
 @njit(cache=True, nogil=True)
-def count_until(row: Floats, value: np.floating | float) -> int:
-    """How many values of a sorted row, NaN last, are not above the value."""
-    low, high = 0, row.size
-    while low < high:
-        middle = (low + high) // 2
-        if row[middle] <= value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def excesses(values: Floats, start: float, column: Floats) -> tuple[int, int]:
+    """Put the values above the start at the column's top; how many those are, and how many values are present.
+
+    Without a branch, which the values would decide: what is no excess is written over by the next.
+    """
+    above = present = 0
+    least = start if start > -np.inf else np.inf
+    for value in values:
+        there = abs(value) < np.inf
+        column[above] = value
+        above += int(there & (value > least))
+        present += int(there)
+    return above, present
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
-def sums(excesses: Floats, start: float) -> tuple[float, float]:
-    """Of sorted values above the start: the sum of their excesses, and of the differences of all pairs.
+@njit(cache=True, nogil=True)
+def sums(rows: Floats, starts: Numbers, counts: Numbers, totals: Numbers, differences: Numbers) -> None:
+    """Of the first `count` of each sorted column: the sum of the excesses, and of the differences of all pairs.
 
     A gap between neighbours is part of the difference of every pair around it. Added up like this, equal values
     differ by exactly nothing.
     """
-    count = excesses.size
-    total, difference = np.float64(excesses[0]) - start, 0.0
-    for rank in range(1, count):
-        value = np.float64(excesses[rank])
-        total += value - start
-        difference += np.float64(rank) * np.float64(count - rank) * (value - np.float64(excesses[rank - 1]))
-    return total, difference
+    totals[:], differences[:] = 0.0, 0.0
+    for row in range(rows.shape[0]):
+        rank = np.float64(row)
+        for lane in range(LANES):
+            inside = rank < counts[lane]
+            value = np.float64(rows[row, lane]) if inside else starts[lane]
+            before = np.float64(rows[max(row - 1, 0), lane]) if inside else starts[lane]
+            totals[lane] += value - starts[lane]
+            differences[lane] += rank * (counts[lane] - rank) * (value - before)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, parallel=True)
 def _fit(
-    rows: Floats,
-    starts: NDArray[np.float64],
+    values: Floats,
+    starts: Numbers,
     lightest: float,
     heaviest: float,
     minimum: int,
@@ -64,48 +71,33 @@ def _fit(
     count: NDArray[np.int32],
     share: Floats,
 ) -> None:
-    largest_number = np.finfo(rows.dtype).max
-    for series in range(rows.shape[0]):
-        row, start = rows[series], starts[series]
-        first, last = count_until(row, -np.inf), count_until(row, largest_number)
-        above = count_until(row[first:last], start) + first if abs(start) < np.inf else last
-        n = last - above
-        count[series] = n
-        share[series] = n / (last - first) if last > first else np.nan
-        shape[series] = scale[series] = np.nan
-        if n >= minimum:
-            total, difference = sums(row[above:last], start)
-            largest = np.float64(row[last - 1]) - start
-            shape[series], scale[series] = parameters(
-                total / n, difference / (np.float64(n) * np.float64(n - 1)), largest, lightest, heaviest
-            )
-
-
-def fill(
-    values: Floats, starts: NDArray[np.float64], lightest: float, heaviest: float, minimum: int, out: Tail
-) -> None:
-    """Compute into `out`; the arguments are checked and the starts one per series."""
     series, length = values.shape
-    step = max(1, BLOCK // max(length, 1))
+    for work in prange((series + LANES - 1) // LANES):
+        top = work * LANES
+        width = min(LANES, series - top)
+        columns = np.empty((length + 1, LANES), values.dtype)
+        counts, lows, totals, differences = np.zeros((4, LANES))
+        for lane in range(width):
+            lows[lane] = starts[top + lane]
+            above, present = excesses(values[top + lane], lows[lane], columns[:, lane])
+            counts[lane] = count[top + lane] = above
+            share[top + lane] = above / present if present > 0 else np.nan
+        rows = columns[: int(counts.max())]
+        for lane in range(LANES):
+            rows[int(counts[lane]) :, lane] = np.inf
+        sort_columns(rows)
+        sums(rows, lows, counts, totals, differences)
+        for lane in range(width):
+            n = counts[lane]
+            fitted = (np.nan, np.nan)
+            if n >= minimum:
+                largest = np.float64(rows[int(n) - 1, lane]) - lows[lane]
+                difference = differences[lane] / (n * (n - 1.0))
+                fitted = parameters(totals[lane] / n, difference, largest, lightest, heaviest)
+            shape[top + lane], scale[top + lane] = fitted
 
-    def fit(begin: int) -> None:
-        part = slice(begin, begin + step)
-        _fit(
-            np.sort(values[part], axis=1),
-            starts[part],
-            lightest,
-            heaviest,
-            minimum,
-            out.shape[part],
-            out.scale[part],
-            out.count[part],
-            out.share[part],
-        )
 
-    threads = min(get_num_threads(), 1 + values.size // VALUES_PER_THREAD)
-    if threads == 1:
-        for begin in range(0, series, step):
-            fit(begin)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fit, range(0, series, step)))
+def fill(values: Floats, starts: Numbers, lightest: float, heaviest: float, minimum: int, out: Tail) -> None:
+    """Compute into `out`; the arguments are checked and the starts one per series."""
+    with cores(1 + values.size // VALUES_PER_THREAD):
+        _fit(values, starts, lightest, heaviest, minimum, out.shape, out.scale, out.count, out.share)

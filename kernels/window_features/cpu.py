@@ -1,7 +1,8 @@
 """Numba on all cores.
 
-A window slides by taking a sample in and giving one back; it is added up anew once per window's length,
-and whenever what is left of the sums is small beside what went through them, so that no rounding stays.
+Of many steps, a window is what it has before some step and what it has after, each added up once. A ring slides by
+taking a sample in and giving one back; it is added up anew once per window's length. Wherever the sums are large beside
+what is made of them, a window is added up about a sample of its own, so that no rounding stays.
 """
 
 import math
@@ -15,6 +16,8 @@ from kernels.cores import cores
 from kernels.window_features.arrays import Features, Ring
 
 Sums = NDArray[np.float64]
+Seven = tuple[float, float, float, float, float, float, float]  # in the order of `Features`
+Arrays = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]
 
 ROWS = 32  # series that a thread takes at once
 SAMPLES_PER_THREAD = 131_072  # some 400 µs: on a busy machine, waiting for a second thread costs milliseconds
@@ -127,8 +130,7 @@ def worn(sums: Sums) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float, float, float, float, float]:
-    """In the order of `Features`."""
+def features(sums: Sums, window: int, minimum: int) -> Seven:
     mean = deviation = slope = low = high = last = np.nan
     count = sums[COUNT]
     if count >= minimum:
@@ -146,45 +148,110 @@ def features(sums: Sums, window: int, minimum: int) -> tuple[float, float, float
     return mean, deviation, slope, low, high, last, 1.0 - sums[PRESENT] / window
 
 
+@njit(cache=True, nogil=True)
+def _put(found: Seven, out: Arrays, row: int, place: int) -> None:
+    mean, deviation, slope, low, high, last, missing = out
+    mean[row, place], deviation[row, place], slope[row, place] = found[0], found[1], found[2]
+    low[row, place], high[row, place], last[row, place], missing[row, place] = found[3], found[4], found[5], found[6]
+
+
+@njit(cache=True, nogil=True)
+def _near(samples: Floats, begin: int, end: int, middle: int) -> float:
+    """The finite one of samples[begin:end] that is nearest to the middle, or 0."""
+    for away in range(end - begin):
+        for index in (middle - away, middle + away):
+            if begin <= index < end and abs(samples[index]) < np.inf:
+                return float(samples[index])
+    return 0.0
+
+
+@njit(cache=True, nogil=True)
+def _back(samples: Floats, begin: int, end: int, shift: float, before: Sums) -> None:
+    """The sums over each samples[index:end], the last of which has the time -1, in before[index - begin]."""
+    present = count = total = squares = products = times = time_squares = 0.0
+    low, high = np.inf, -np.inf
+    for index in range(end, begin - 1, -1):
+        value = np.float64(samples[index]) if index < end else np.nan
+        counts = abs(value) < np.inf
+        distance, time = (value - shift, np.float64(index - end)) if counts else (0.0, 0.0)
+        present += 1.0 if value == value else 0.0
+        count += 1.0 if counts else 0.0
+        total += distance
+        squares += distance * distance
+        products += distance * time
+        times += time
+        time_squares += time * time
+        low, high = value if value < low else low, value if value > high else high
+        sums = before[index - begin]
+        sums[PRESENT], sums[LOW], sums[HIGH] = present, low, high
+        sums[COUNT], sums[SUM], sums[SQUARES] = count, total, squares
+        sums[PRODUCTS], sums[TIMES], sums[TIME_SQUARES] = products, times, time_squares
+
+
+@njit(cache=True, nogil=True)
+def _run(values: Floats, row: int, window: int, minimum: int, new: int, before: Sums, sums: Sums, out: Arrays) -> None:
+    """A row's features in out[new:], no more of them than a window is long.
+
+    All their windows hold the first one's newest sample. What each has before that and what from there on are added
+    up apart (as van Herk, Pattern Recognition Letters 13, 1992, does for extremes), so that no sample has to be
+    given back.
+    """
+    samples, newest = values[row], out[0].shape[1]
+    start, end = samples.size - newest + new, samples.size - newest + min(new + window, newest)
+    begin = max(0, start - window + 1)
+    shift = _near(samples, begin, end, start)
+    _back(samples, begin, start, shift, before)
+    sums[SHIFT], sums[NEXT], sums[LAST], sums[LAST_AT] = shift, 0.0, np.nan, 0.0
+    for index in range(begin, start):
+        if not np.isnan(samples[index]):
+            sums[LAST] = samples[index]
+    present = count = total = squares = products = times = time_squares = 0.0
+    low, high = np.inf, -np.inf
+    for index in range(start, end):
+        value = np.float64(samples[index])
+        counts = abs(value) < np.inf
+        distance, time = (value - shift, np.float64(index - start)) if counts else (0.0, 0.0)
+        if value == value:
+            present += 1.0
+            sums[LAST] = value
+        count += 1.0 if counts else 0.0
+        total += distance
+        squares += distance * distance
+        products += distance * time
+        times += time
+        time_squares += time * time
+        low, high = value if value < low else low, value if value > high else high
+        first = max(0, index - window + 1)
+        old = before[first - begin]
+        sums[PRESENT], sums[LOW], sums[HIGH] = old[PRESENT] + present, min(old[LOW], low), max(old[HIGH], high)
+        sums[COUNT], sums[SUM], sums[SQUARES] = old[COUNT] + count, old[SUM] + total, old[SQUARES] + squares
+        sums[PRODUCTS], sums[TIMES] = old[PRODUCTS] + products, old[TIMES] + times
+        sums[TIME_SQUARES] = old[TIME_SQUARES] + time_squares
+        sums[PEAK] = sums[SQUARES]
+        if worn(sums):
+            add_up(sums, samples[first : index + 1], 0, window)
+        _put(features(sums, window, minimum), out, row, new + index - start)
+        sums[SHIFT], sums[NEXT], sums[LAST_AT] = shift, 0.0, 0.0
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _fill(
     values: Floats,
     window: int,
     minimum: int,
-    mean: Floats,
-    deviation: Floats,
-    slope: Floats,
-    low: Floats,
-    high: Floats,
-    last: Floats,
-    missing: Floats,
+    out: Arrays,
 ) -> None:
     series, steps = values.shape
-    newest = mean.shape[1]
+    newest = out[0].shape[1]
     for work in prange((series + ROWS - 1) // ROWS):
-        sums = np.empty(14)
+        sums, before = np.empty(14), np.empty((min(window, steps), 14))
         for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
-            for place in range(newest):
-                end = steps - newest + place + 1
-                begin = max(0, end - window)
-                if place == 0:
-                    add_up(sums, values[row, begin:end], 0, window)
-                else:
-                    leaving = np.float64(values[row, begin - 1]) if end > window else np.nan
-                    taken = slide(sums, leaving, np.float64(values[row, end - 1]), window)
-                    if sums[NEXT] == 2 * window or worn(sums):
-                        add_up(sums, values[row, begin:end], 0, window)
-                    elif taken:
-                        sums[LOW], sums[HIGH] = _extremes(values[row, begin:end])
-                (
-                    mean[row, place],
-                    deviation[row, place],
-                    slope[row, place],
-                    low[row, place],
-                    high[row, place],
-                    last[row, place],
-                    missing[row, place],
-                ) = features(sums, window, minimum)
+            if newest == 1:
+                add_up(sums, values[row, max(0, steps - window) :], 0, window)
+                _put(features(sums, window, minimum), out, row, 0)
+                continue
+            for place in range(0, newest, window):
+                _run(values, row, window, minimum, place, before, sums, out)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -200,13 +267,7 @@ def _step(
     oldest: int,
     newest: Floats,
     minimum: int,
-    mean: Floats,
-    deviation: Floats,
-    slope: Floats,
-    low: Floats,
-    high: Floats,
-    last: Floats,
-    missing: Floats,
+    out: Arrays,
 ) -> None:
     window = samples.shape[1]
     after = (oldest + 1) % window
@@ -218,22 +279,14 @@ def _step(
             add_up(sums[row], samples[row], after, window)
         elif taken:
             sums[row, LOW], sums[row, HIGH] = _extremes(samples[row])
-        (
-            mean[row, 0],
-            deviation[row, 0],
-            slope[row, 0],
-            low[row, 0],
-            high[row, 0],
-            last[row, 0],
-            missing[row, 0],
-        ) = features(sums[row], window, minimum)
+        _put(features(sums[row], window, minimum), out, row, 0)
 
 
 def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
     series, newest = out.mean.shape
     with cores(1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD):
-        _fill(values, window, minimum, *each(out))
+        _fill(values, window, minimum, each(out))
 
 
 def begin(ring: Ring) -> None:
@@ -245,9 +298,9 @@ def begin(ring: Ring) -> None:
 def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
     """Move the ring on and compute into `out`, [series, 1]."""
     with cores(1 + 16 * newest.size // SAMPLES_PER_THREAD):
-        _step(ring.samples, ring.sums, ring.oldest, newest, minimum, *each(out))
+        _step(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out))
 
 
-def each(out: Features) -> tuple[Floats, ...]:
+def each(out: Features) -> Arrays:
     """The arrays in their order."""
     return out.mean, out.deviation, out.slope, out.low, out.high, out.last, out.missing

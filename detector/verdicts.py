@@ -52,7 +52,7 @@ def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresho
     The worst row and horizon of each signal. Where the signals together say more than the worst of them, they are all
     raised by the same factor, so that the largest is the score and the shares stay.
     """
-    found = evidence(residuals, signals, thresholds.spike)[..., -newest:] / thresholds.values[:, :, None, None]
+    found = evidence(residuals, signals, thresholds.spike, newest) / thresholds.values[:, :, None, None]
     worst: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
     each: Floats = _by_signal(worst[:-1], signals).max(axis=0)
     together = worst[-1]

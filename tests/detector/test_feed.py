@@ -55,7 +55,8 @@ def write_request(series: list[Series]) -> bytes:
 
 
 def packed(content: bytes) -> bytes:
-    return pa.Codec("snappy").compress(content, asbytes=True)
+    compressed: bytes = pa.Codec("snappy").compress(content, asbytes=True)
+    return compressed
 
 
 def message(series: list[Series]) -> bytes:

@@ -21,6 +21,7 @@ import uvicorn
 from detector import auth, ingest, log, recording, registry, scoring, signals, training
 from detector.budget import BUDGETS
 from detector.evaluation.datasets import DatasetError, Synthetic
+from detector.feed import LOOKBACK, Feed
 from detector.fleet import Fleet, Wishes
 from detector.lifecycle import LifeCycle, Plan
 from detector.promql import Prometheus, PrometheusError
@@ -77,6 +78,8 @@ def cli() -> None:
 @click.option("--budget", default=0.1, type=_BUDGET, help="False alarms per 1,000 GPU-hours; needs no new training.")
 @click.option("--shard", default="1/1", callback=_shard, help="Judge the i-th of n shares of the fleet, by rack.")
 @click.option("--no-edges", multiple=True, type=click.Choice(KINDS), help="Peers not to compare with; repeatable.")
+@click.option("--pushed", is_flag=True, help="Prometheus pushes its series to /api/v1/write; the rest is asked for.")
+@click.option("--lookback", default=LOOKBACK, type=click.FloatRange(1), help="Prometheus' --query.lookback-delta, s.")
 @click.option("--recalibrate-hours", default=24.0, type=_HOURS, help="Thresholds are refitted so often; 0: never.")
 @click.option("--retrain-hours", default=168.0, type=_HOURS, help="A new model is trained so often; 0: never.")
 @click.option("--history-hours", default=24.0, type=_HOURS, help="What both learn from.")
@@ -94,6 +97,8 @@ def run(
     budget: float,
     shard: Shard,
     no_edges: tuple[str, ...],
+    pushed: bool,
+    lookback: float,
     recalibrate_hours: float,
     retrain_hours: float,
     history_hours: float,
@@ -110,7 +115,8 @@ def run(
     wishes = Wishes(budget, shard, frozenset(KINDS) - set(no_edges) if no_edges else None)
     with Prometheus(url) as prometheus:
         folder = models or home / "models"
-        fleet = Fleet(prometheus, wanted, folder, step, wishes)
+        feed = Feed(ingest.names_of(wanted), step, lookback) if pushed else None
+        fleet = Fleet(prometheus, wanted, folder, step, wishes, feed)
         plan = Plan(
             url=url,
             signals_file=signals_file,
@@ -130,7 +136,7 @@ def run(
             signal.signal(caught, lambda *_: sys.exit(0))
         structlog.get_logger().info("starting", url=f"http://{host}:{port}", prometheus=url)
         uvicorn.run(
-            application(service, step, token),
+            application(service, step, token, feed),
             host=host,
             port=port,
             log_config=None,

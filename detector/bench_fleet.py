@@ -23,6 +23,7 @@ from detector import signals
 from detector.telemetry import IDLE, Gpu, Telemetry
 
 PER_NODE = 8
+LOOKBACK_STEPS = 4  # for so long a sample stands
 _NODES_PER_RACK = 4
 _NODES_PER_JOB = 8  # every other job of that size is idle
 _PHASES = 3  # different pages a node has, one after the other
@@ -82,8 +83,8 @@ class Server:
 
 
 @contextmanager
-def scraped(folder: Path, gpus: int, kinds: int, interval: float) -> Iterator[Server]:
-    """A Prometheus that scrapes such a fleet, one target a node."""
+def scraped(folder: Path, gpus: int, kinds: int, interval: float, push_to: str | None = None) -> Iterator[Server]:
+    """A Prometheus that scrapes such a fleet, one target a node, and may push it to a URL."""
     nodes = -(-gpus // PER_NODE)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
@@ -91,7 +92,7 @@ def scraped(folder: Path, gpus: int, kinds: int, interval: float) -> Iterator[Se
     exporter.start()
     listener.close()
     try:
-        with _prometheus(folder, port, nodes, interval) as server:
+        with _prometheus(folder, port, nodes, interval, push_to) as server:
             yield server
     finally:
         exporter.terminate()
@@ -99,7 +100,7 @@ def scraped(folder: Path, gpus: int, kinds: int, interval: float) -> Iterator[Se
 
 
 @contextmanager
-def _prometheus(folder: Path, exporter: int, nodes: int, interval: float) -> Iterator[Server]:
+def _prometheus(folder: Path, exporter: int, nodes: int, interval: float, push_to: str | None) -> Iterator[Server]:
     port = _free_port()
     targets = [
         {
@@ -109,7 +110,7 @@ def _prometheus(folder: Path, exporter: int, nodes: int, interval: float) -> Ite
         for node in range(nodes)
     ]
     (folder / "targets.json").write_text(json.dumps(targets))
-    configuration = {
+    configuration: dict[str, object] = {
         "global": {"scrape_interval": f"{interval:g}s", "scrape_timeout": f"{interval:g}s"},
         "scrape_configs": [
             {
@@ -124,12 +125,21 @@ def _prometheus(folder: Path, exporter: int, nodes: int, interval: float) -> Ite
             }
         ],
     }
+    if push_to:
+        configuration["remote_write"] = [
+            {
+                "url": push_to,
+                "queue_config": {"batch_send_deadline": "1s", "max_samples_per_send": 2000},
+                "write_relabel_configs": [{"source_labels": ["__name__"], "regex": "gpu:.*", "action": "keep"}],
+            }
+        ]
     (folder / "prometheus.yml").write_text(json.dumps(configuration))
     command = [
         _program(),
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
+        f"--query.lookback-delta={LOOKBACK_STEPS * interval:g}s",
         "--log.level=error",
     ]
     with (folder / "prometheus.log").open("w") as output:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detector.signals import Signal
@@ -52,24 +53,26 @@ class Thresholds:
         return largest
 
 
-def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None = None) -> Floats:
+def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None = None, newest: int = 0) -> Floats:
     """Signed means of the residuals over each horizon, turned so that positive is bad.
 
     residuals: float32 [rows, gpus, steps], NaN where absent, a row for each signal, once or several times over →
-    [horizons, rows + 1, gpus, steps]. Averaging with the sign lets noise cancel and a lasting shift add up. A mean
-    over less than half its horizon is NaN. The first steps, with less past than a horizon, are NaN too.
+    [horizons, rows + 1, gpus, steps], or only the `newest` steps. Averaging with the sign lets noise cancel and a
+    lasting shift add up. A mean over less than half its horizon is NaN. The first steps, with less past than a
+    horizon, are NaN too.
 
     The last row, over the shortest horizon only, is the mean size of the model's scored residuals and of habits':
     what moves many signals a little shows in none of them, and on servers whose signals say little one by one it
     ranks best.
     """
     rows = rows_of(signals, len(residuals))
-    bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, _BOUND)
-    bounded = np.clip(residuals, -bound[:, None, None], bound[:, None, None])
-    means = np.full((len(HORIZONS), len(rows) + 1, *residuals.shape[1:]), np.nan, np.float32)
+    bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, np.float32(_BOUND))
+    steps = newest or residuals.shape[-1]
+    means = np.full((len(HORIZONS), len(rows) + 1, residuals.shape[1], steps), np.nan, np.float32)
     for index, horizon in enumerate(HORIZONS):
-        means[index, :-1] = _mean(bounded, horizon)
-    means[0, -1] = _mean(_size(residuals, signals), HORIZONS[0])
+        _means(residuals[..., -(steps + horizon - 1) :], bound, horizon, means[index, :-1])
+    size = _size(residuals[..., -(steps + HORIZONS[0] - 1) :], signals)[None]
+    _means(size, np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
     sign = {"high": 1.0, "low": -1.0}
     for index, signal in enumerate(rows):
         means[:, index] = (
@@ -86,20 +89,27 @@ def rows_of(signals: Sequence[Signal], count: int) -> list[Signal]:
     return [*signals] * (times - 1) + [signal.stuck() for signal in signals]
 
 
-def _mean(values: Floats, horizon: int) -> Floats:
-    """Means over the last `horizon` steps, [..., steps]; NaN where less than half of them are there."""
-    means = np.full(values.shape, np.nan, np.float32)
-    if values.shape[-1] < horizon:
-        return means
-    present = ~np.isnan(values)
-    total = np.cumsum(np.where(present, values, 0.0), axis=-1, dtype=np.float64)
-    count = np.cumsum(present, axis=-1, dtype=np.int32)
-    summed, counted = total[..., horizon - 1 :].copy(), count[..., horizon - 1 :].copy()
-    summed[..., 1:] -= total[..., :-horizon]
-    counted[..., 1:] -= count[..., :-horizon]
-    enough = counted >= (horizon + 1) // 2
-    means[..., horizon - 1 :] = np.where(enough, summed / np.maximum(counted, 1), np.nan)
-    return means
+@njit(cache=True, nogil=True)
+def _means(values: Floats, bound: Floats, horizon: int, out: Floats) -> None:
+    """Means over the last `horizon` steps of values cut off at ±bound; NaN where less than half of them are there.
+
+    values: [rows, gpus, steps]; bound: [rows]; out: [rows, gpus, newest], full of NaN.
+    """
+    rows, gpus, steps = values.shape
+    total, count = np.zeros(steps + 1), np.zeros(steps + 1, np.int64)
+    for row in range(rows):
+        for gpu in range(gpus):
+            for step in range(steps):
+                value = values[row, gpu, step]
+                there = not np.isnan(value)
+                total[step + 1] = total[step] + (min(max(value, -bound[row]), bound[row]) if there else 0.0)
+                count[step + 1] = count[step] + there
+            for place in range(out.shape[2]):
+                end = steps - out.shape[2] + place + 1
+                if end >= horizon:
+                    counted = count[end] - count[end - horizon]
+                    if counted >= (horizon + 1) // 2:
+                        out[row, gpu, place] = (total[end] - total[end - horizon]) / counted
 
 
 def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:

@@ -79,6 +79,11 @@ class DetectorCollector(Collector):
         yield CounterMetricFamily(
             "stethos_detector_query_warnings", "Answers of Prometheus that were not complete.", counts.warnings
         )
+        yield GaugeMetricFamily(
+            "stethos_detector_fed_queries",
+            "Queries of the last tick that Prometheus had pushed the answer to.",
+            counts.fed,
+        )
         seconds = GaugeMetricFamily(
             "stethos_detector_tick_seconds", "Duration of the last tick's stages.", labels=["stage"]
         )

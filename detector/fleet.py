@@ -13,6 +13,7 @@ from detector import findings, groups, registry, rules, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
+from detector.feed import Feed
 from detector.ingest import WHOLE, Ingest, Intake
 from detector.promql import Prometheus
 from detector.registry import Card, RegistryError
@@ -53,14 +54,20 @@ class Fleet:
     """The detector's memory between ticks: the window, the judge in office, and its newest residuals."""
 
     def __init__(
-        self, prometheus: Prometheus, signals: Signals, models: Path, step: float, wishes: Wishes = DEFAULTS
+        self,
+        prometheus: Prometheus,
+        signals: Signals,
+        models: Path,
+        step: float,
+        wishes: Wishes = DEFAULTS,
+        feed: Feed | None = None,
     ) -> None:
         self.counts = Counts()
         self._prometheus = prometheus
         self._signals = signals
         self._models = models
         self._window = Window(LENGTH, step)
-        self._ingest = Ingest(prometheus, signals, self._window, wishes.shard)
+        self._ingest = Ingest(prometheus, signals, self._window, wishes.shard, feed)
         self._wishes = wishes
         self._now = 0.0
         self._refused: set[str] = set()
@@ -98,6 +105,7 @@ class Fleet:
             intake = self._ingest.pull(now)
         finally:
             self.counts.warnings = self._prometheus.warnings
+        self.counts.fed = intake.fed
         self._forget(intake)
         self._begin_anew(intake.steps)
         self._newest_model()

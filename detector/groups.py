@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.telemetry import IDLE, Floats, Telemetry
+from detector.telemetry import IDLE, Floats, Gpu, Telemetry
+from kernels import peer_deviation
 
 LEAST = 3  # members that could be judged; with fewer a median says nothing about the group
+_ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member that is silent on a signal is one
 
 
 def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]:
@@ -18,14 +21,21 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them.
     """
-    judged = np.flatnonzero((ratios > -np.inf).any(axis=0))
-    now = telemetry.job[judged, -1] if len(telemetry.gpus) else np.zeros(0, np.int32)
-    found: dict[tuple[str, str], float] = {}
-    for kind, names in _names(telemetry, judged, now):
-        for name, members in _members(names):
-            score = float(np.median(ratios[:, judged[members]], axis=1).max())
-            found[kind, name] = max(0.0, score)
-    return found
+    judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
+    keys: list[tuple[str, str]] = []
+    members, ends = [np.zeros(0, np.int32)], [0]
+    now = telemetry.job[:, -1] if telemetry.job.size else np.full(len(judged), IDLE, np.int32)
+    for kind, names, of in (*_places(telemetry.gpus), ("job", telemetry.jobs, now)):
+        for code, mine in _members(np.where(judged, of, -1)):
+            if names[code]:
+                keys.append((kind, names[code]))
+                members.append(mine)
+                ends.append(ends[-1] + len(mine))
+    if not keys:
+        return {}
+    counted = np.ascontiguousarray(np.maximum(ratios, _ABSENT))
+    found = peer_deviation(counted, np.concatenate(members), np.array(ends), minimum=LEAST).median
+    return dict(zip(keys, np.maximum(found.max(axis=0), 0.0).tolist(), strict=True))
 
 
 def medians(found: Floats, telemetry: Telemetry) -> Floats:
@@ -35,10 +45,8 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     than LEAST members could be judged. A GPU belongs to a job while it works for it.
     """
     rows = []
-    everyone = np.arange(len(telemetry.gpus))
-    for kind, names in _names(telemetry, everyone, np.zeros(len(everyone), np.int32)):
-        if kind != "job":
-            rows += [_median(found[..., members, :]) for _, members in _members(names)]
+    for _, names, of in _places(telemetry.gpus):
+        rows += [_median(found[..., members, :]) for code, members in _members(of) if names[code]]
     for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
         here = telemetry.job == job
         members, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
@@ -52,23 +60,24 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     return np.stack(rows, axis=-2)
 
 
-def _names(
-    telemetry: Telemetry, columns: NDArray[np.int64], job: NDArray[np.int32]
-) -> Iterator[tuple[str, NDArray[np.str_]]]:
-    gpus = [telemetry.gpus[column] for column in columns.tolist()]
-    yield "node", np.array([gpu.node for gpu in gpus], np.str_)
-    yield "rack", np.array([gpu.rack for gpu in gpus], np.str_)
-    yield "job", np.array([telemetry.jobs[each] if telemetry.jobs and each != IDLE else "" for each in job], np.str_)
+@lru_cache(maxsize=8)
+def _places(gpus: tuple[Gpu, ...]) -> tuple[tuple[str, tuple[str, ...], NDArray[np.int32]], ...]:
+    """Nodes and racks: the kind, the names in order, and where in them each GPU's is, [gpus]."""
+    found = []
+    for kind, names in (("node", [gpu.node for gpu in gpus]), ("rack", [gpu.rack for gpu in gpus])):
+        distinct, of = np.unique(np.array(names, np.str_), return_inverse=True)
+        found.append((kind, tuple(distinct.tolist()), of.astype(np.int32)))
+    return tuple(found)
 
 
-def _members(names: NDArray[np.str_]) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Every name that is borne often enough, and who bears it."""
-    distinct, of = np.unique(names, return_inverse=True)
-    order = np.argsort(of, kind="stable")
-    starts = np.searchsorted(of[order], np.arange(len(distinct) + 1))
-    for name, start, end in zip(distinct.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        if name and end - start >= LEAST:
-            yield name, order[start:end]
+def _members(of: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
+    """Every code from 0 that is borne often enough, and who bears it."""
+    order = np.argsort(of, kind="stable").astype(np.int32)
+    ranked = of[order]
+    starts = np.flatnonzero(np.r_[ranked[:1] >= 0, ranked[1:] != ranked[:-1]])
+    starts = starts[ranked[starts] >= 0]
+    spans = pairwise([*starts.tolist(), len(ranked)])
+    return [(int(ranked[start]), order[start:end]) for start, end in spans if end - start >= LEAST]
 
 
 def _median(found: Floats) -> Floats:

@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from detector.feed import Feed
 from detector.matrix import Labels, Matrix
 from detector.promql import Prometheus
 from detector.shard import Shard
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 
 _LABELS = "node, gpu, uuid, model, rack"
 _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^{}]*)\})?$")
+_RECORDED = re.compile(r"\w*:[\w:]*\s*(?:\{[^{}]*\})?$")  # by convention only recorded series have colons
+_NAME = re.compile(r"[a-zA-Z_:][\w:]*$")
 _SEEK_EVERY = 60  # ticks
 _PIECE = 5000  # steps per query: Prometheus refuses more than 11,000 points a series
 _AGAIN = 2  # steps read once more each time, for samples that came late
@@ -33,12 +36,17 @@ _AT_ONCE = 4  # queries: enough to keep a server busy while an answer is parsed
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """One look at Prometheus: the newest step, how many were new, the nodes it scrapes, and those that answer."""
+    """One look at Prometheus.
+
+    at: the newest step. steps: how many were new. scraped: the nodes it scrapes. answering: those that answer it.
+    fed: how many of the queries it had pushed the answer to.
+    """
 
     at: float
     steps: int
     scraped: frozenset[str]
     answering: frozenset[str]
+    fed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,15 @@ class _Placed:
 class Ingest:
     """Keeps a window up to date with a Prometheus."""
 
-    def __init__(self, prometheus: Prometheus, signals: Signals, window: Window, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self,
+        prometheus: Prometheus,
+        signals: Signals,
+        window: Window,
+        shard: Shard = WHOLE,
+        feed: Feed | None = None,
+    ) -> None:
+        self._feed = feed
         self._shard = shard
         self._prometheus = prometheus
         self._signals = signals
@@ -74,10 +90,13 @@ class Ingest:
         behind = window.length if window.newest is None else round((end - window.newest) / window.step)
         start = end - (min(window.length, max(behind, 0) + _AGAIN) - 1) * window.step
         self._seek_nodes(end)
-        asked = [(_aggregated(query, self._nodes), start) for query in signals.queries]
-        asked += [(signals.jobs, start), (signals.targets, end)]
+        fed = {name: self._pushed(name, start, end) for name in names_of(signals)}
+        asked = [(query.promql, expression(query, self._nodes), start) for query in signals.queries]
+        asked += [(signals.jobs, signals.jobs, start), ("", signals.targets, end)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            answers = list(pool.map(lambda one: self._prometheus.range(one[0], one[1], end, window.step), asked))
+            answers = list(
+                pool.map(lambda one: fed.get(one[0]) or self._prometheus.range(one[1], one[2], end, window.step), asked)
+            )
         with stage("ingest"):
             *read, jobs, targets = answers
             moved = window.advance(end)
@@ -85,7 +104,12 @@ class Ingest:
                 self._write(query, answer)
             self._write_jobs(jobs)
             up = _up(targets)
-        return Intake(end, moved, frozenset(up), frozenset(node for node, answers in up.items() if answers))
+        answering = frozenset(node for node, answers in up.items() if answers)
+        return Intake(end, moved, frozenset(up), answering, sum(answer is not None for answer in fed.values()))
+
+    def _pushed(self, name: str, start: float, end: float) -> Matrix | None:
+        with stage("parse"):
+            return self._feed.range(name, start, end, self._window.step) if self._feed else None
 
     def _seek_nodes(self, end: float) -> None:
         """Now and then, which nodes the shard has: so a new rack is found, and Prometheus is asked for no others."""
@@ -128,6 +152,12 @@ class Ingest:
             known = self._job_rows = jobs.labels, self._window.generation, rows
         numbers = self._window.jobs(labels.get("job", "") for labels in jobs.labels)
         self._window.write_job(known[2][jobs.series], numbers[jobs.series], jobs.timestamps)
+
+
+def names_of(signals: Signals) -> frozenset[str]:
+    """The series that are read by their bare name, so that it does not matter how they get here."""
+    queries = (*(query.promql for query in signals.queries), signals.jobs)
+    return frozenset(promql for promql in queries if _NAME.match(promql))
 
 
 def newest_step(now: float, step: float) -> float:
@@ -177,10 +207,16 @@ def nodes_of(prometheus: Prometheus, signals: Signals, at: float, step: float, s
     return frozenset(gpu.node for gpu in map(_gpu, labels) if shard.has(gpu))
 
 
-def _aggregated(query: Query, nodes: frozenset[str] | None = None) -> str:
-    """The query with every label aggregated away that the detector does not use: answers stay small."""
+def expression(query: Query, nodes: frozenset[str] | None = None) -> str:
+    """The query with every label aggregated away that the detector does not use: answers stay small.
+
+    A recorded series has no labels to lose, and aggregating costs Prometheus more than all the rest of the answer.
+    """
+    promql = query.promql if nodes is None else _narrowed(query.promql, nodes)
+    if _RECORDED.match(promql.strip()):
+        return promql
     labels = f"{_LABELS}, {query.expand}" if query.expand else _LABELS
-    return f"max by ({labels}) ({query.promql if nodes is None else _narrowed(query.promql, nodes)})"
+    return f"max by ({labels}) ({promql})"
 
 
 def _narrowed(promql: str, nodes: frozenset[str]) -> str:

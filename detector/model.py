@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 
+from detector.attention import attend
 from detector.contexts import CONTEXTS
 from detector.features import CHANNELS
 from detector.topology import KINDS
@@ -165,8 +166,11 @@ class PeerReconstruction(nn.Module):
         peer = self.peer(torch.cat([own, embedding], dim=1))
         query = self.query(torch.cat([medians, embedding], dim=1))
         kinds = torch.repeat_interleave(torch.arange(len(KINDS)), torch.tensor([edges[k].shape[1] for k in KINDS]))
+        together = torch.cat([edges[k] for k in KINDS], dim=1)
+        if torch.is_inference_mode_enabled() and peer.is_cpu:
+            return attend(self.attention, peer, query, together, kinds)
         kind = nn.functional.one_hot(kinds, len(KINDS)).to(own.dtype)
-        heard: Tensor = self.attention((peer, query), torch.cat([edges[k] for k in KINDS], dim=1), kind)
+        heard: Tensor = self.attention((peer, query), together, kind)
         return heard
 
     def _nearest(self, batch: Batch) -> Tensor:

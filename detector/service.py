@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -20,9 +21,11 @@ from starlette.routing import Route
 from detector import stages
 from detector.auth import BearerToken
 from detector.exposition import STALE_STEPS, DetectorCollector, LifeCollector, Page
+from detector.feed import Feed
 from detector.fleet import Fleet
 from detector.lifecycle import LifeCycle
 from detector.promql import PrometheusError
+from detector.remote_write import PushError
 from detector.state import Snapshot
 
 log = structlog.get_logger()
@@ -96,7 +99,7 @@ class Service:
         return abs(self._clock() - snapshot.at)
 
 
-def application(service: Service, step: float, token: str | None) -> Starlette:
+def application(service: Service, step: float, token: str | None, feed: Feed | None = None) -> Starlette:
     """The HTTP face; with a token, everything but the probes asks for it."""
 
     @asynccontextmanager
@@ -127,13 +130,28 @@ def application(service: Service, step: float, token: str | None) -> Starlette:
 
     async def readyz(request: Request) -> Response:
         reason = service.unready()
-        if reason is None:
-            return PlainTextResponse("ok\n")
-        body = {
-            "type": "about:blank", "title": "Not ready", "status": 503, "detail": reason, "instance": request.url.path
-        }  # fmt: skip
-        return JSONResponse(body, 503, media_type="application/problem+json")
+        return PlainTextResponse("ok\n") if reason is None else _problem(request, 503, "Not ready", reason)
 
     middleware = [Middleware(BearerToken, token=token)] if token else []
     routes = [Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)]
+    if feed is not None:
+        routes.append(Route("/api/v1/write", receiver(feed), methods=["POST"]))
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
+
+
+def receiver(feed: Feed) -> Callable[[Request], Awaitable[Response]]:
+    """Takes what Prometheus pushes by remote write."""
+
+    async def write(request: Request) -> Response:
+        try:
+            await run_in_threadpool(feed.take, await request.body())
+        except PushError as error:
+            return _problem(request, 400, "Not a remote write", str(error))
+        return Response(status_code=204)
+
+    return write
+
+
+def _problem(request: Request, status: int, title: str, detail: str) -> Response:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": request.url.path}
+    return JSONResponse(body, status, media_type="application/problem+json")

@@ -36,4 +36,5 @@ class Counts:
 
     ticks: dict[str, int] = field(default_factory=lambda: {"ok": 0, "failed": 0})
     warnings: int = 0
+    fed: int = 0  # queries of the last tick
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -55,7 +55,7 @@ def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresho
 
 def _row_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds, newest: int) -> Floats:
     """Evidence over its threshold at the worse horizon, [rows + 1, gpus, steps]; -infinity where absent."""
-    found = evidence(residuals, signals, thresholds.spike)[..., -newest:] / thresholds.values[:, :, None, None]
+    found = evidence(residuals, signals, thresholds.spike, newest) / thresholds.values[:, :, None, None]
     worst: Floats = np.where(np.isnan(found), -np.inf, found).max(axis=0)
     return worst
 

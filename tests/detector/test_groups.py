@@ -16,6 +16,18 @@ def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
     assert found["rack", "rack-1"] == 0.0
 
 
+def test_a_signal_that_half_of_a_group_does_not_report_says_nothing_of_it() -> None:
+    fleet = telemetry(steps=2)
+    ratios = np.full((2, len(fleet.gpus)), 0.25, np.float32)
+    ratios[0, :8] = [4, 4, 4, 4, -np.inf, -np.inf, -np.inf, -np.inf]
+    ratios[:, 8:14] = -np.inf  # of node-02 two can be judged, too few
+    found = groups.scores(ratios, fleet)
+    assert found["node", "node-01"] == pytest.approx(0.25)
+    assert ("node", "node-02") not in found
+    expected = np.median(ratios[:, [*range(8), 14, 15]], axis=1).max()
+    assert found["rack", "rack-1"] == pytest.approx(expected)
+
+
 def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_runs() -> None:
     fleet = telemetry(steps=130)
     values = np.random.default_rng(4).standard_normal((2, len(fleet.gpus), 130)).astype(np.float32)

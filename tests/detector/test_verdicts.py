@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from detector import verdicts
-from detector.calibration import HISTORY, Thresholds
+from detector.calibration import HISTORY, HORIZONS, Thresholds
 from detector.signals import Signal
 
 HEAT = Signal("temperature", direction="high", cause_high="cooling")
@@ -64,3 +64,16 @@ def test_a_signal_that_is_judged_twice_counts_once_by_the_worse() -> None:
     assert verdict.cause == "cooling"
     assert [name for name, _ in verdict.contributions] == ["temperature", "power"]
     assert verdicts.judge(residuals[:, :0], SIGNALS, thresholds) == []
+
+
+def test_the_newest_step_alone_is_judged_as_among_all() -> None:
+    """With gaps, spikes and rows twice over, as a model's residuals have."""
+    random = np.random.default_rng(5)
+    signals = [Signal("a"), Signal("b", direction="high"), Signal("c", direction="low", scored=False)]
+    residuals = random.normal(0, 2, (6, 20, HISTORY + 9)).astype(np.float32)
+    residuals[random.random(residuals.shape) < 0.4] = np.nan
+    thresholds = Thresholds(np.full((len(HORIZONS), 7), 0.7, np.float32))
+    whole = verdicts.all_ratios(residuals, signals, thresholds)
+    alone = verdicts.ratios(residuals[..., -HISTORY:], signals, thresholds)
+    np.testing.assert_allclose(alone, whole[..., -1], rtol=1e-6)
+    assert np.isfinite(alone).any()

@@ -82,6 +82,9 @@ def serve(**options: object) -> None:
     is_flag=True,
     help="Run jobs of type command: who may submit jobs then runs programs as this user.",
 )
+@click.option("--cool", is_flag=True, help="Lower the power limit of a GPU that is too hot (real ones: as root).")
+@click.option("--cool-above", type=click.FloatRange(40, 120), default=85.0, help="From this heat on (°C) ...")
+@click.option("--cool-until", type=click.FloatRange(20, 120), default=80.0, help="... until it is down to this.")
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run

@@ -324,3 +324,18 @@ SELECT parts.node, count(DISTINCT attempts.job) AS jobs FROM attempts JOIN parts
 WHERE attempts.finished_at >= :since AND attempts.state = 'failed'
   AND attempts.finished_at - coalesce(attempts.started_at, attempts.placed_at) <= :fast_seconds
 GROUP BY parts.node;
+
+-- name: coolings
+SELECT node, gpu, limit_watts, usual_watts, celsius, since FROM coolings;
+
+-- name: put_cooling
+INSERT INTO coolings (node, gpu, limit_watts, usual_watts, celsius, since)
+VALUES (:node, :gpu, :limit_watts, :usual_watts, :celsius, :since)
+ON CONFLICT (node, gpu) DO UPDATE SET
+    limit_watts = excluded.limit_watts, usual_watts = excluded.usual_watts, celsius = excluded.celsius;
+
+-- name: forget_cooling
+DELETE FROM coolings WHERE node = :node AND gpu = :gpu;
+
+-- name: forget_coolings
+DELETE FROM coolings WHERE node = :node;

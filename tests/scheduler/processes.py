@@ -81,11 +81,11 @@ class Scheduler:
             return re.search(r"Stethos: (\S+)/login\?token=(\S+)", log.read_text()[len(before) :])
 
         self.http.close()
-        url, token = until(announced, 30).groups()
+        url, token = until(announced, 120).groups()
         self.url, self.port = url, int(url.rpartition(":")[2])
         self.token = token
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
-        until(self._ready, 20)
+        until(self._ready, 60)
 
     def _ready(self) -> bool:
         try:

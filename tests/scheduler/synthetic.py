@@ -1,6 +1,7 @@
 """A real synthetic fleet: a process of the exporters."""
 
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -51,3 +52,9 @@ class Fleet:
     def close(self) -> None:
         self.http.close()
         self.process.__exit__()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

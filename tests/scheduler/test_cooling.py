@@ -185,9 +185,8 @@ def test_no_driver_is_said_in_a_sentence() -> None:
 def fast_fleet(tmp_path: Path) -> Iterator[Fleet]:
     """A minute in a second, and no scheduler."""
     (tmp_path / "token").write_text("a-token-of-this-test")
-    found = Fleet(tmp_path, "a-token-of-this-test", "--speed", "60")
-    yield found
-    found.close()
+    with Fleet(tmp_path, "a-token-of-this-test", "--speed", "60") as found:
+        yield found
 
 
 def test_a_synthetic_gpu_without_its_fan_is_capped_and_cools_under_load(fast_fleet: Fleet, tmp_path: Path) -> None:
@@ -236,9 +235,12 @@ class Seen:
 @pytest.mark.slow
 def test_an_overheating_gpu_cools_before_anybody_drains_it_and_over_a_killed_agent(own_scheduler: Scheduler) -> None:
     scheduler = own_scheduler
-    fleet = Fleet(scheduler.home, scheduler.token, "--speed", "20")
-    options = ("--synthetic", fleet.url, "--cool")
-    with scheduler.agent(*options) as agent:
+    with Fleet(scheduler.home, scheduler.token, "--speed", "20") as fleet:
+        _cools_and_gives_back(scheduler, fleet)
+
+
+def _cools_and_gives_back(scheduler: Scheduler, fleet: Fleet) -> None:
+    with scheduler.agent("--synthetic", fleet.url, "--cool") as agent:
         job = scheduler.submit(type="matrix", gpus=1, duration_seconds=250, timeout_seconds=280)
         where = scheduler.becomes(job, "running")["placement"][0]
         node, gpu = where["node"], where["gpus"][0]
@@ -256,7 +258,6 @@ def test_an_overheating_gpu_cools_before_anybody_drains_it_and_over_a_killed_age
         until(lambda: fleet.limit(node, gpu)["limit_watts"] == 700, 30)
         until(lambda: seen.cooling is None and seen.changes()[0] == "gpu.cooled", 30)
     assert "gpu.cooling" in seen.changes()
-    fleet.close()
 
 
 def test_the_two_temperatures_have_an_order(own_scheduler: Scheduler) -> None:

@@ -17,11 +17,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
 
 @pytest.fixture(scope="module")
 def fleet(server: Scheduler) -> Iterator[Fleet]:
-    found = Fleet(server.home, server.token)
-    with server.agent("--synthetic", found.url):
-        until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2)
+    with Fleet(server.home, server.token) as found, server.agent("--synthetic", found.url):
+        until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 60)
         yield found
-    found.close()
 
 
 def test_a_job_is_load_on_its_gpus_while_it_runs(server: Scheduler, fleet: Fleet) -> None:

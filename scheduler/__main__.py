@@ -49,7 +49,13 @@ DATABASE = click.option(
 @click.option(
     "--keep-events", type=click.IntRange(min=1), default=1_000_000, help="Events kept at most; older ones are gone."
 )
-@click.option("--keep-days", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Events kept at most ...")
+@click.option("--keep-jobs", type=click.IntRange(min=1), default=1_000_000, help="Ended jobs kept at most.")
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    help="After so many, events, ended jobs and alerts are forgotten.",
+)
 @click.option(
     "--canary-seconds",
     type=click.FloatRange(min=0),

@@ -16,7 +16,8 @@ from .jobs import Job, JobState
 from .nodes import SCORE, Node
 from .queue import Queue
 from .remediation import Policy
-from .store import Transaction, UnavailableError, attempts, events, jobs, nodes, remediation
+from .store import Transaction, UnavailableError, attempts, jobs, nodes, remediation, retention
+from .store.retention import Keep
 
 log = structlog.get_logger()
 
@@ -42,8 +43,7 @@ class Settings:
     batch: int = 200
     #: Between two passes, so that a burst of submissions is placed together.
     place_gap: float = 0.02
-    keep_events: int = 1_000_000
-    keep_event_seconds: float = 30 * 86_400.0
+    keep: Keep = field(default_factory=Keep)
     thresholds: Thresholds = field(default_factory=Thresholds)
     policy: Policy = field(default_factory=Policy)
 
@@ -243,7 +243,7 @@ def _expire(tx: Transaction, silent: list[tuple[str, float]], settings: Settings
         nodes.set_reachable(tx, name, False, reason)
         ended += attempts.lose_node(tx, name, f"node lost: {name} was {reason}")
     tx.change("forget_answers", before=tx.now - 86_400)
-    events.prune(tx, settings.keep_events, settings.keep_event_seconds)
+    retention.prune(tx, settings.keep)
     return ended
 
 

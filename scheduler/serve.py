@@ -16,6 +16,7 @@ from .remediation import Policy
 from .server import BusyPortError, listen
 from .server import serve as serve_on
 from .store import Store, UnavailableError
+from .store.retention import Keep
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ def run(
     node_timeout: float,
     queue_limit: int,
     keep_events: int,
+    keep_jobs: int,
     keep_days: float,
     canary_seconds: float,
     hold_share: float,
@@ -68,8 +70,7 @@ def run(
         settings=Settings(
             lost_seconds=node_timeout,
             thresholds=thresholds,
-            keep_events=keep_events,
-            keep_event_seconds=keep_days * 86_400,
+            keep=Keep(keep_events, keep_jobs, keep_days * 86_400),
             policy=Policy(hold_share, hold_rack_share, hold_floor, canary_seconds, dry_run=dry_run),
         ),
     )

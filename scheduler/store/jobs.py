@@ -131,6 +131,11 @@ def counts(tx: Transaction) -> dict[JobState, int]:
     return {state: found[_tally(state)] for state in JobState}
 
 
+def uncount(tx: Transaction, state: JobState) -> None:
+    """A job in this state was forgotten."""
+    tx.advance(_tally(state), -1)
+
+
 def _tally(state: JobState) -> str:
     """The counter of the jobs in a state."""
     return f"jobs.{state}"

@@ -339,3 +339,24 @@ DELETE FROM coolings WHERE node = :node AND gpu = :gpu;
 
 -- name: forget_coolings
 DELETE FROM coolings WHERE node = :node;
+
+-- name: ended_jobs
+SELECT id, state FROM jobs
+WHERE finished_at < :before AND id NOT IN (SELECT job FROM holdings)
+  AND id NOT IN (SELECT canary FROM probations WHERE canary IS NOT NULL)
+ORDER BY finished_at LIMIT :limit;
+
+-- name: forget_parts_of
+DELETE FROM parts WHERE fence IN (SELECT fence FROM attempts WHERE job = :job);
+
+-- name: forget_attempts_of
+DELETE FROM attempts WHERE job = :job;
+
+-- name: forget_answers_of
+DELETE FROM idempotency WHERE job = :job;
+
+-- name: forget_job
+DELETE FROM jobs WHERE id = :job;
+
+-- name: forget_alerts
+DELETE FROM alerts WHERE received_at < :before;

@@ -271,7 +271,7 @@ def test_a_power_limit_is_kept_to_until_the_node_is_reset(api: httpx.Client) -> 
     assert api.put("/v1/nodes/node-01/gpus/0/power-limit", json={"watts": 300}).status_code == 204
     assert until(lambda: limit(0)["power_watts"] < 330)
     page = api.get("/nodes/node-01/metrics").text
-    assert value(page, "DCGM_FI_DEV_POWER_MGMT_LIMIT", gpu="0") in (None, 300.0)
+    assert value(page, "DCGM_FI_DEV_ENFORCED_POWER_LIMIT", gpu="0") == 300
     assert limit(1)["limit_watts"] == 700
     assert api.post("/v1/nodes/node-01/reset").json() == {"mended": []}
     assert limit(0)["limit_watts"] == 700

@@ -112,6 +112,9 @@ def test_a_full_queue_says_when_to_come_back(server: Scheduler) -> None:
 
 
 def test_a_listener_that_comes_too_late_is_told_to_read_anew(server: Scheduler) -> None:
+    server.remove_all()
+    for _ in range(4):
+        server.post(f"/v1/jobs/{server.submit(gpus=9)['id']}/cancel")
     until(lambda: _is_gone(server), 20)
     newest = server.get("/v1/fleet?detail=none")["sequence"]
     with server.http.stream("GET", f"/v1/events?after={newest - 1}") as stream:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
@@ -12,7 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from . import placement
 from .clock import now, rfc3339
 from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
-from .jobs import Job, JobState
+from .jobs import Job, TransitionError
 from .nodes import SCORE, Node
 from .queue import Queue
 from .remediation import Policy
@@ -230,9 +231,10 @@ def _place(tx: Transaction, explained: Sequence[Explained], versions: Mapping[st
     placed = []
     for assignment, why in explained:
         same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
-        if same and jobs.get(tx, assignment.job).state == JobState.QUEUED:
-            attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
-            placed.append(assignment)
+        if same:
+            with suppress(TransitionError):
+                attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
+                placed.append(assignment)
     return placed
 
 

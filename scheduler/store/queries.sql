@@ -102,8 +102,8 @@ VALUES (:fence, :job, 'assigned', :placement, :decision, :placed_at);
 -- name: attempts_of
 SELECT * FROM attempts WHERE job = :job ORDER BY fence;
 
--- name: attempt
-SELECT * FROM attempts WHERE fence = :fence;
+-- name: job_of_attempt
+SELECT jobs.* FROM attempts JOIN jobs ON jobs.id = attempts.job WHERE attempts.fence = :fence;
 
 -- name: live_attempt
 SELECT * FROM attempts WHERE job = :job AND state IN ('assigned', 'running');

@@ -17,6 +17,7 @@ from .server import BusyPortError, listen
 from .server import serve as serve_on
 from .store import Store, UnavailableError
 from .store.retention import Keep
+from .workload import check_rate
 
 log = structlog.get_logger()
 
@@ -47,6 +48,7 @@ def run(
 ) -> None:
     token_file = token_file or home / "token"
     try:
+        check_rate(workload or 0.0)
         token = read_token(token_file)
         check_exposure(host, token, token_file)
         thresholds = Thresholds(block=block_score, clear=clear_score, clear_seconds=clear_seconds)

@@ -49,7 +49,13 @@ DATABASE = click.option(
 @click.option(
     "--keep-events", type=click.IntRange(min=1), default=1_000_000, help="Events kept at most; older ones are gone."
 )
-@click.option("--keep-days", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Events kept at most ...")
+@click.option("--keep-jobs", type=click.IntRange(min=1), default=1_000_000, help="Ended jobs kept at most.")
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    help="After so many, events, ended jobs and alerts are forgotten.",
+)
 @click.option(
     "--canary-seconds",
     type=click.FloatRange(min=0),
@@ -82,6 +88,9 @@ def serve(**options: object) -> None:
     is_flag=True,
     help="Run jobs of type command: who may submit jobs then runs programs as this user.",
 )
+@click.option("--cool", is_flag=True, help="Lower the power limit of a GPU that is too hot (real ones: as root).")
+@click.option("--cool-above", type=click.FloatRange(40, 120), default=85.0, help="From this heat on (°C) ...")
+@click.option("--cool-until", type=click.FloatRange(20, 120), default=80.0, help="... until it is down to this.")
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run

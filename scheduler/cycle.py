@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
@@ -12,11 +13,12 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from . import placement
 from .clock import now, rfc3339
 from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
-from .jobs import Job, JobState
+from .jobs import Job, TransitionError
 from .nodes import SCORE, Node
 from .queue import Queue
 from .remediation import Policy
-from .store import Transaction, UnavailableError, attempts, events, jobs, nodes, remediation
+from .store import Transaction, UnavailableError, attempts, jobs, nodes, remediation, retention
+from .store.retention import Keep
 
 log = structlog.get_logger()
 
@@ -42,8 +44,7 @@ class Settings:
     batch: int = 200
     #: Between two passes, so that a burst of submissions is placed together.
     place_gap: float = 0.02
-    keep_events: int = 1_000_000
-    keep_event_seconds: float = 30 * 86_400.0
+    keep: Keep = field(default_factory=Keep)
     thresholds: Thresholds = field(default_factory=Thresholds)
     policy: Policy = field(default_factory=Policy)
 
@@ -230,9 +231,10 @@ def _place(tx: Transaction, explained: Sequence[Explained], versions: Mapping[st
     placed = []
     for assignment, why in explained:
         same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
-        if same and jobs.get(tx, assignment.job).state == JobState.QUEUED:
-            attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
-            placed.append(assignment)
+        if same:
+            with suppress(TransitionError):
+                attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
+                placed.append(assignment)
     return placed
 
 
@@ -243,7 +245,7 @@ def _expire(tx: Transaction, silent: list[tuple[str, float]], settings: Settings
         nodes.set_reachable(tx, name, False, reason)
         ended += attempts.lose_node(tx, name, f"node lost: {name} was {reason}")
     tx.change("forget_answers", before=tx.now - 86_400)
-    events.prune(tx, settings.keep_events, settings.keep_event_seconds)
+    retention.prune(tx, settings.keep)
     return ended
 
 

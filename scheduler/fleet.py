@@ -9,7 +9,8 @@ from .health import Reading, Thresholds
 from .jobs import Job, JobState
 from .nodes import GpuHealth, Node, NodeState, count_states
 from .remediation import Domain, Policy
-from .store import Transaction, events, jobs, nodes, remediation
+from .store import Transaction, cooling, events, jobs, nodes, remediation
+from .store.cooling import Cooling
 from .store.remediation import Reliability
 
 
@@ -34,6 +35,7 @@ class Stored:
     jobs_per_minute: float
     domains: list[Domain]
     reliability: dict[str, Reliability]
+    cooling: dict[str, dict[int, Cooling]]
     at: float
 
 
@@ -90,6 +92,7 @@ def read(tx: Transaction, policy: Policy, with_jobs: bool = False) -> Stored:
         jobs_per_minute=events.workload_rate(tx),
         domains=remediation.breaker(tx, policy).domains(),
         reliability=remediation.reliability(tx),
+        cooling=cooling.get_all(tx),
         at=tx.now,
     )
 

@@ -112,6 +112,11 @@ class Node:
         return tuple(cordon for cordon in self.cordons if cordon.gpu == WHOLE_NODE)
 
     @property
+    def pause(self) -> Cordon | None:
+        """A person's hold of the whole node, without a drain."""
+        return next((hold for hold in self.holds if hold.owner == Owner.PERSON), None)
+
+    @property
     def placeable(self) -> bool:
         return self.state == NodeState.HEALTHY and not self.holds
 

@@ -1,9 +1,10 @@
 """The queue as its callers see it: submit, cancel, heartbeat, report. Truth is in the store alone."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 
@@ -12,8 +13,9 @@ from .exposition import Metrics
 from .jobs import Job, Outcome, Part, Reconciliation, Specification, reconcile
 from .nodes import WHOLE_NODE, Gpu, Node, Owner
 from .remediation import Policy
-from .store import Store, Transaction, alerts, attempts, jobs, nodes, remediation
+from .store import Store, Transaction, alerts, attempts, cooling, jobs, nodes, remediation
 from .store.alerts import Alert
+from .store.cooling import Cooling, Lowered
 
 log = structlog.get_logger()
 
@@ -131,6 +133,23 @@ class Queue:
         self.kicked.set()
         return node
 
+    async def pause(self, name: str, reason: str, seconds: float | None, versions: Versions = None) -> Node:
+        """No new work for so many seconds, or until it is resumed; what runs goes on."""
+        return await self.store.write(_pause, name, reason, seconds, versions)
+
+    async def resume(self, name: str, versions: Versions = None) -> Node:
+        """The pause goes, and what automation holds the whole node for; a drain stays."""
+        node = await self.store.write(_resume, name, versions)
+        self.kicked.set()
+        return node
+
+    async def mended(self, name: str) -> Node:
+        """A person has mended the machine: nothing that automation knew of it holds it or its GPUs any more."""
+        node = await self.store.write(_mended, name)
+        self.wake([name])
+        self.kicked.set()
+        return node
+
     async def cordon(self, name: str, gpu: int, reason: str, versions: Versions = None) -> Node:
         return await self.store.write(_cordon, name, gpu, reason, versions)
 
@@ -153,14 +172,24 @@ class Queue:
             self.metrics.alerts.labels("invalid").inc(invalid)
         self.kicked.set()
 
-    async def heartbeat(self, held: Mapping[str, frozenset[int]], wait_seconds: float) -> Orders:
-        """Note what an agent's nodes hold; answer with what to start and stop, waiting until there is some."""
+    async def heartbeat(
+        self,
+        held: Mapping[str, frozenset[int]],
+        wait_seconds: float,
+        cooled: Mapping[str, Sequence[Lowered]] = MappingProxyType({}),
+    ) -> Orders:
+        """Note what an agent's nodes hold, and which GPUs are `cooled` by a lower power limit; answer with what to
+        start and stop, waiting until there is some.
+        """
         self.heard.update(dict.fromkeys(held, now()))
         states = await self.store.read(_look, tuple(held))
         unknown = tuple(name for name in held if name not in states)
         held = {name: fences for name, fences in held.items() if name in states}
-        if any(not state.reachable or _news(state.parts, held[name]) for name, state in states.items()):
-            self.finished(await self.store.write(_note, held))
+        if any(
+            not state.reachable or _news(state.parts, held[name]) or cooling.differs(state.cooled, cooled.get(name, ()))
+            for name, state in states.items()
+        ):
+            self.finished(await self.store.write(_note, held, cooled))
             self.kicked.set()
         orders = await self.store.read(_orders, held, unknown)
         if orders.start or orders.stop or unknown or not wait_seconds:
@@ -199,11 +228,17 @@ class Queue:
 class _NodeLook:
     reachable: bool
     parts: list[Part]
+    cooled: dict[int, Cooling]
 
 
 def _look(tx: Transaction, names: tuple[str, ...]) -> dict[str, _NodeLook]:
     known = {row["name"]: bool(row["reachable"]) for row in tx.all("nodes")}
-    return {name: _NodeLook(known[name], attempts.live_parts(tx, name)) for name in names if name in known}
+    cooled = cooling.get_all(tx)
+    return {
+        name: _NodeLook(known[name], attempts.live_parts(tx, name), cooled.get(name, {}))
+        for name in names
+        if name in known
+    }
 
 
 def _news(parts: list[Part], held: frozenset[int]) -> bool:
@@ -211,19 +246,25 @@ def _news(parts: list[Part], held: frozenset[int]) -> bool:
     return bool(found.began or found.released or found.missing)
 
 
-def _note(tx: Transaction, held: Mapping[str, frozenset[int]]) -> list[attempts.Ended]:
+def _note(
+    tx: Transaction, held: Mapping[str, frozenset[int]], cooled: Mapping[str, Sequence[Lowered]]
+) -> list[attempts.Ended]:
     ended: list[attempts.Ended] = []
+    cooling_now = cooling.get_all(tx)
     for name, fences in held.items():
         if not nodes.get(tx, name).reachable:
             nodes.set_reachable(tx, name, True)
+        cooling.note(tx, name, cooling_now.get(name, {}), cooled.get(name, ()))
         ended += attempts.apply(tx, name, fences)
     return ended
 
 
 def _leave(tx: Transaction, names: tuple[str, ...]) -> None:
+    cooling_now = cooling.get_all(tx)
     for name in names:
         if tx.one("node", name=name):
             nodes.set_reachable(tx, name, False, "its agent was stopped")
+            cooling.note(tx, name, cooling_now.get(name, {}), ())
             attempts.leave_node(tx, name)
 
 
@@ -267,6 +308,24 @@ def _undrain(tx: Transaction, name: str, versions: Versions) -> Node:
     nodes.expect(tx, name, versions)
     nodes.undrain(tx, name, Owner.PERSON)
     return remediation.overrule(tx, name, WHOLE_NODE)
+
+
+def _pause(tx: Transaction, name: str, reason: str, seconds: float | None, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
+    nodes.cordon(tx, name, WHOLE_NODE, Owner.PERSON, reason, None if seconds is None else tx.now + seconds)
+    return nodes.get(tx, name)
+
+
+def _resume(tx: Transaction, name: str, versions: Versions) -> Node:
+    nodes.expect(tx, name, versions)
+    return remediation.overrule(tx, name, WHOLE_NODE)
+
+
+def _mended(tx: Transaction, name: str) -> Node:
+    for gpu in sorted({cordon.gpu for cordon in nodes.get(tx, name).cordons if cordon.owner == Owner.STETHOS}):
+        remediation.overrule(tx, name, gpu, "the node was reset")
+    tx.event("node.reset", name, owner=Owner.PERSON)
+    return nodes.get(tx, name)
 
 
 def _uncordon(tx: Transaction, name: str, gpu: int, versions: Versions) -> Node:

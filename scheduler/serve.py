@@ -16,6 +16,8 @@ from .remediation import Policy
 from .server import BusyPortError, listen
 from .server import serve as serve_on
 from .store import Store, UnavailableError
+from .store.retention import Keep
+from .workload import check_rate
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ def run(
     node_timeout: float,
     queue_limit: int,
     keep_events: int,
+    keep_jobs: int,
     keep_days: float,
     canary_seconds: float,
     hold_share: float,
@@ -45,6 +48,7 @@ def run(
 ) -> None:
     token_file = token_file or home / "token"
     try:
+        check_rate(workload or 0.0)
         token = read_token(token_file)
         check_exposure(host, token, token_file)
         thresholds = Thresholds(block=block_score, clear=clear_score, clear_seconds=clear_seconds)
@@ -68,8 +72,7 @@ def run(
         settings=Settings(
             lost_seconds=node_timeout,
             thresholds=thresholds,
-            keep_events=keep_events,
-            keep_event_seconds=keep_days * 86_400,
+            keep=Keep(keep_events, keep_jobs, keep_days * 86_400),
             policy=Policy(hold_share, hold_rack_share, hold_floor, canary_seconds, dry_run=dry_run),
         ),
     )

@@ -74,6 +74,10 @@ class SyntheticFleet:
     async def remove_node(self, node: str) -> None:
         await self._ask("DELETE", f"/v1/nodes/{quote(node, safe='')}")
 
+    async def reset(self, node: str) -> None:
+        """Mend all that is wrong with a node alone."""
+        await self._ask("POST", f"/v1/nodes/{quote(node, safe='')}/reset")
+
     async def close(self) -> None:
         await self._http.aclose()
 

@@ -13,7 +13,8 @@ from .store.jobs import FullQueueError
 
 log = structlog.get_logger()
 
-HIGHEST_RATE = 50.0
+#: Jobs per minute, unless it is off.
+LOWEST_RATE, HIGHEST_RATE = 0.1, 50.0
 
 TYPES = {JobType.SLEEP: 30, JobType.COMPUTE: 40, JobType.MATRIX: 20, JobType.FAULT: 10}
 PRIORITIES = {Priority.LOW: 20, Priority.NORMAL: 50, Priority.HIGH: 20, Priority.CRITICAL: 10}
@@ -22,6 +23,13 @@ MEDIAN_SECONDS = 60.0
 #: Two thirds of all durations lie within a factor of e^0.8 of the median.
 SPREAD = 0.8
 LONGEST_SECONDS = 280.0
+
+
+def check_rate(jobs_per_minute: float) -> float:
+    """The rate itself. Raises ValueError unless it is 0 or between the lowest and the highest."""
+    if jobs_per_minute and not LOWEST_RATE <= jobs_per_minute <= HIGHEST_RATE:
+        raise ValueError(f"a rate is 0 (off) or {LOWEST_RATE:g} to {HIGHEST_RATE:g} jobs per minute")
+    return jobs_per_minute
 
 
 def draw(random: random.Random) -> Specification:

@@ -1,6 +1,6 @@
 """The control API, `/v1`: nodes come and go, loads and faults are put on and taken off, truth is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -32,6 +32,12 @@ class NewNode(_Body):
     node: _Name
     gpus: int = Field(8, ge=1, le=16)
     model: Literal["H100", "A100", "L40S", "RTX4090"] = "H100"
+
+
+class NewLimit(_Body):
+    """PUT /v1/nodes/{node}/gpus/{gpu}/power-limit"""
+
+    watts: float = Field(gt=0, allow_inf_nan=False)
 
 
 class NewLoad(_Body):
@@ -118,6 +124,9 @@ class Control:
             Route("/v1/nodes", self.list_nodes, methods=["GET"]),
             Route("/v1/nodes", self.add_node, methods=["POST"]),
             Route("/v1/nodes/{node}", self.remove_node, methods=["DELETE"]),
+            Route("/v1/nodes/{node}/reset", self.reset_node, methods=["POST"]),
+            Route("/v1/power-limits", self.list_limits, methods=["GET"]),
+            Route("/v1/nodes/{node}/gpus/{gpu:int}/power-limit", self.limit_power, methods=["PUT"]),
             Route("/v1/loads", self.list_loads, methods=["GET"]),
             Route("/v1/loads", self.add_load, methods=["POST"]),
             Route("/v1/loads/{id}", self.get_load, methods=["GET"]),
@@ -143,6 +152,22 @@ class Control:
     async def remove_node(self, request: Request) -> Response:
         _tried(lambda: self.fleet.remove_node(request.path_params["node"]))
         self.source.changed()
+        return Response(status_code=204)
+
+    async def reset_node(self, request: Request) -> Response:
+        """All that is wrong with the node alone is mended, also upkeep; what befell its rack stays."""
+        mended = _tried(lambda: self.fleet.reset(request.path_params["node"]))
+        self.source.changed()
+        return JSONResponse({"mended": [self._fault(fault) for fault in mended]})
+
+    async def list_limits(self, _: Request) -> Response:
+        """Heat, draw and power limit of every GPU that is heard."""
+        return JSONResponse({"gpus": [limit for node in self.fleet.nodes for limit in self._limits(node)]})
+
+    async def limit_power(self, request: Request) -> Response:
+        body = NewLimit.model_validate_json(await request.body())
+        node, gpu = request.path_params["node"], request.path_params["gpu"]
+        _tried(lambda: self.fleet.limit_power(node, gpu, body.watts))
         return Response(status_code=204)
 
     async def list_loads(self, _: Request) -> Response:
@@ -206,6 +231,20 @@ class Control:
             "state": "down" if self.fleet.is_down(node.place.node) else "up",
             "gpus": [{"gpu": each.gpu, "uuid": each.uuid, "model": each.model} for each in node.gpus],
         }
+
+    def _limits(self, name: str) -> Iterator[dict[str, object]]:
+        limits = self.fleet.power_limits(name)
+        for reading in self.fleet.readings(name):
+            limit = limits[reading.identity.gpu]
+            yield {
+                "node": name,
+                "gpu": reading.identity.gpu,
+                "uuid": reading.identity.uuid,
+                "temperature_celsius": reading.temperature_celsius,
+                "power_watts": reading.power_watts,
+                "limit_watts": limit.watts,
+                "least_watts": limit.least_watts,
+            }
 
     def _chaos(self) -> dict[str, object]:
         profile = self.source.chaos.profile

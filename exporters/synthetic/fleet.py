@@ -14,7 +14,7 @@ from exporters import xid
 from exporters.discovery import Place
 from exporters.events import Seen
 from exporters.reading import GpuIdentity, GpuReading
-from exporters.synthetic import physics, sensors, wear
+from exporters.synthetic import physics, power, sensors, wear
 from exporters.synthetic.air import Air
 from exporters.synthetic.arrays import Flags, Floats, Integers, joined, kept
 from exporters.synthetic.faults import MUTE_SEVERITY, Fault, Onset
@@ -93,11 +93,8 @@ class Fleet:
                 self.clear_fault(fault.id)
         keep = np.ones(len(self._slots.slot), np.bool_)
         keep[self._layout.rows(name)] = False
-        self._cards, self._state, self._slots = (
-            kept(self._cards, keep),
-            kept(self._state, keep),
-            kept(self._slots, keep),
-        )
+        self._cards, self._state = kept(self._cards, keep), kept(self._state, keep)
+        self._slots = kept(self._slots, keep)
         del self.nodes[name]
         for kept_by_node in (self.xids, self.pauses, self._stuck_since):
             kept_by_node.pop(name, None)
@@ -137,6 +134,23 @@ class Fleet:
                 self._interrupt(load, f"node {name}: {kind.replace('_', ' ')}")
             wear.repaired(self._state, self._layout.rows(name))
         self.pauses[name] = Pause(kind, self.seconds + seconds)
+
+    def reset(self, name: str) -> list[Fault]:
+        """Mends a node: its own faults, upkeep, power limits. Its loads go on. Raises `NotFoundError`."""
+        rows = self.rows(name)
+        mended = [self.clear_fault(fault.id) for fault in list(self.faults.values()) if fault.node == name]
+        self.pauses.pop(name, None)
+        wear.repaired(self._state, rows)
+        power.forget(self._cards, self._state, rows)
+        return mended
+
+    def limit_power(self, node: str, gpu: int, watts: float) -> None:
+        """Sets a GPU's power limit. Raises `NotFoundError`, or `ConflictError` for one that it does not take."""
+        power.allow(self._cards, self._state, self._layout.row(node, gpu), watts)
+
+    def power_limits(self, node: str) -> list[power.Limit]:
+        """The limits of the node's GPUs. Raises `NotFoundError`."""
+        return power.limits(self._cards, self._state, self.rows(node))
 
     # Loads
 
@@ -342,6 +356,7 @@ class Fleet:
     def _lose(self, gone: Flags) -> None:
         back = np.flatnonzero((self._state.gone_seconds > 0) & ~gone)
         wear.restarted(self._state, back)
+        power.forget(self._cards, self._state, back)
         for name in dict.fromkeys(self._layout.owners[row][0] for row in np.flatnonzero(gone)):
             down = self.is_down(name)
             for load in self._running(name):

@@ -77,6 +77,7 @@ class State:
     temperature_celsius: Floats
     memory_temperature_celsius: Floats
     fan: Floats  # speed asked for, as a share of the highest
+    allowed_watts: Floats  # the power limit that somebody has set
     idle_seconds: Floats
     gone_seconds: Floats
     energy_millijoules: Floats
@@ -145,6 +146,7 @@ def at_rest(cards: Cards, inlet_celsius: Floats) -> State:
     air = inlet_celsius + cards.inlet_offset_celsius
     state = State(*(np.zeros(count) for _ in fields(State)))
     state.fan += _SLOWEST_FAN
+    state.allowed_watts += cards.limit_watts
     rise = cards.idle_watts * cards.resistance_kelvin_per_watt
     cooling = _cooling(state, np.ones(count))
     state.temperature_celsius = air + rise * cooling
@@ -183,7 +185,7 @@ def _moment(cards: Cards, state: State, demand: Demand, faults: Impairment, air:
         * (cards.sm_share * demand.utilization + cards.tensor_share * demand.tensor + cards.dram_share * demand.dram)
     )
     leak = cards.idle_watts * cards.power_spread * (1 + 0.004 * (state.temperature_celsius - 30.0))
-    limit = cards.limit_watts * faults.limit
+    limit = np.minimum(cards.limit_watts * faults.limit, state.allowed_watts)
 
     # Near the slowdown temperature the GPU holds the power it can get rid of, not the power it may draw.
     bearable = np.maximum((cards.slowdown_celsius - air) / resistance, leak)

@@ -8,7 +8,8 @@ from typing import Protocol
 import httpx
 import structlog
 
-from .client import Ending, NodeDescription, RefusedError, Report, Scheduler, Start
+from .client import Cooled, Ending, NodeDescription, RefusedError, Report, Scheduler, Start
+from .cooling import Cooler
 
 log = structlog.get_logger()
 
@@ -46,9 +47,10 @@ class _Running:
 
 
 class Agent:
-    def __init__(self, scheduler: Scheduler, machines: Machines) -> None:
+    def __init__(self, scheduler: Scheduler, machines: Machines, cooler: Cooler | None = None) -> None:
         self._scheduler = scheduler
         self._machines = machines
+        self._cooler = cooler
         self._running: dict[tuple[str, int], _Running] = {}
         self._registered: dict[str, NodeDescription] = {}
         self._gpus: dict[tuple[str, int], asyncio.Lock] = {}
@@ -56,6 +58,7 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then hand everything back."""
         stopping = asyncio.create_task(stop.wait())
+        cooling = asyncio.create_task(self._cooler.run()) if self._cooler else None
         pause = 0.0
         for attempt in await self._machines.adopt():
             self._begin(attempt)
@@ -76,6 +79,8 @@ class Agent:
                 pause = min(LONGEST_PAUSE_SECONDS, pause * 2 or 0.25)
                 await asyncio.wait({stopping}, timeout=pause)
         stopping.cancel()
+        if cooling:
+            cooling.cancel()
         await self._hand_back()
 
     async def _turn(self) -> None:
@@ -94,7 +99,7 @@ class Agent:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             return
         held = {name: [fence for node, fence in self._running if node == name] for name in nodes}
-        orders = await self._scheduler.heartbeat(held, HEARTBEAT_SECONDS)
+        orders = await self._scheduler.heartbeat(held, HEARTBEAT_SECONDS, self._cooled())
         for name in orders.unknown:
             self._registered.pop(name, None)
         for order in orders.stop:
@@ -103,6 +108,13 @@ class Agent:
         for start in orders.start:
             if (start.node, start.fence) not in self._running:
                 self._begin(start)
+
+    def _cooled(self) -> dict[str, list[Cooled]]:
+        found: dict[str, list[Cooled]] = {}
+        for claim in self._cooler.lowered() if self._cooler else ():
+            told = Cooled(claim.gpu, claim.limit_watts, claim.usual_watts, claim.celsius)
+            found.setdefault(claim.node, []).append(told)
+        return found
 
     def _begin(self, attempt: Start) -> None:
         log.info("begin", job=attempt.job, name=attempt.name, node=attempt.node, gpus=attempt.gpus)
@@ -160,6 +172,8 @@ class Agent:
             running.stopping = None
             running.task.cancel()
         await asyncio.gather(*(running.task for running in self._running.values()), return_exceptions=True)
+        if self._cooler:
+            await self._cooler.stop()
         try:
             if self._registered:
                 await self._scheduler.leave(self._registered)

@@ -1,7 +1,7 @@
 """The scheduler's API as an agent uses it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -63,6 +63,16 @@ class Report:
     result: Mapping[str, JsonValue] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Cooled:
+    """A GPU whose power limit is lowered, and how hot it was then."""
+
+    gpu: int
+    limit_watts: float
+    usual_watts: float
+    celsius: float
+
+
 class RefusedError(Exception):
     """The scheduler answered, and said no."""
 
@@ -85,8 +95,14 @@ class Scheduler:
         if answer.status_code != 404:
             _check(answer)
 
-    async def heartbeat(self, held: Mapping[str, Iterable[int]], wait_seconds: float) -> Orders:
-        nodes = [{"node": node, "attempts": sorted(fences)} for node, fences in held.items()]
+    async def heartbeat(
+        self, held: Mapping[str, Iterable[int]], wait_seconds: float, cooled: Mapping[str, list[Cooled]]
+    ) -> Orders:
+        """`cooled`: of each node the GPUs whose power limit is lowered now."""
+        nodes = [
+            {"node": node, "attempts": sorted(fences), "cooled": [asdict(gpu) for gpu in cooled.get(node, ())]}
+            for node, fences in held.items()
+        ]
         body = {"nodes": nodes, "wait_seconds": wait_seconds}
         return Orders.model_validate_json(_check(await self._http.post("/v1/heartbeats", json=body)).content)
 

@@ -14,6 +14,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from .client import Device, Ending, NodeDescription, Report, Start
+from .cooling import Card, LimitError
 
 log = structlog.get_logger()
 
@@ -66,6 +67,20 @@ class _Load(BaseModel):
 
 class _Loads(BaseModel):
     loads: list[_Load]
+
+
+class _Limit(BaseModel):
+    node: str
+    gpu: int
+    uuid: str
+    temperature_celsius: float | None
+    power_watts: float | None
+    limit_watts: float
+    least_watts: float
+
+
+class _Limits(BaseModel):
+    gpus: list[_Limit]
 
 
 class LostError(Exception):
@@ -210,6 +225,47 @@ class Synthetic:
 
     async def _get(self, path: str) -> httpx.Response:
         return (await self._http.get(path)).raise_for_status()
+
+
+class SyntheticCards:
+    """The power limits of all GPUs of a synthetic fleet."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {token}"}, timeout=5
+        )
+
+    async def read(self) -> Sequence[Card]:
+        try:
+            answer = (await self._http.get("/v1/power-limits")).raise_for_status()
+            known = _Limits.model_validate_json(answer.content).gpus
+        except (httpx.HTTPError, ValidationError) as error:
+            raise LimitError(f"the synthetic fleet does not tell its power limits: {error!r}") from error
+        return [
+            Card(
+                each.node,
+                each.gpu,
+                each.uuid,
+                each.temperature_celsius,
+                each.power_watts,
+                each.limit_watts,
+                each.least_watts,
+            )
+            for each in known
+            if each.temperature_celsius is not None and each.power_watts is not None
+        ]
+
+    async def limit(self, card: Card, watts: float) -> None:
+        path = f"/v1/nodes/{card.node}/gpus/{card.gpu}/power-limit"
+        try:
+            answer = await self._http.put(path, json={"watts": watts})
+        except httpx.HTTPError as error:
+            raise LimitError(f"the synthetic fleet does not answer: {error!r}") from error
+        if answer.is_error:
+            raise LimitError(_detail(answer))
+
+    async def close(self) -> None:
+        await self._http.aclose()
 
 
 def _number(value: object, default: float) -> float:

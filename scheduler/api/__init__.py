@@ -33,6 +33,7 @@ from . import (
     probes,
     remediation,
     synthetic,
+    upkeep,
     workload,
 )
 from .context import Context
@@ -45,6 +46,7 @@ VERSION = "0.1.0"
 ENDPOINTS: Sequence[Endpoint] = [
     *jobs.ENDPOINTS,
     *nodes.ENDPOINTS,
+    *upkeep.ENDPOINTS,
     *history.ENDPOINTS,
     *alerts.ENDPOINTS,
     *fleet.ENDPOINTS,

@@ -11,16 +11,30 @@ from ..auth import Scope
 from ..jobs import JobType, Outcome
 from ..queue import Orders
 from ..store.attempts import StaleReportError
+from ..store.cooling import Lowered
 from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 from .problems import Problem
 
 LARGEST = 2**62
 
+Watts = Annotated[float, Field(ge=0, le=100_000)]
+
+
+class CooledRequest(Body):
+    gpu: Annotated[int, Field(ge=0, le=1023)]
+    limit_watts: Watts
+    usual_watts: Watts
+    celsius: Annotated[float, Field(ge=-100, le=300, description="How hot it was when the limit was lowered.")]
+
 
 class Held(Body):
     node: str
     attempts: Annotated[list[int], Field(description="Fences of all attempts it has begun and not reported.")]
+    cooled: Annotated[
+        tuple[CooledRequest, ...],
+        Field(max_length=1024, description="GPUs whose power limit the agent has lowered because they were too hot."),
+    ] = ()
 
 
 class HeartbeatRequest(Body):
@@ -90,7 +104,8 @@ async def heartbeat(request: Request) -> Response:
     if wanted.leaving:
         await context(request).queue.leave(held)
         return answer(HeartbeatAnswer(start=[], stop=[], unknown=[]))
-    orders = await context(request).queue.heartbeat(held, wanted.wait_seconds)
+    cooled = {node.node: [Lowered(**gpu.model_dump()) for gpu in node.cooled] for node in wanted.nodes if node.cooled}
+    orders = await context(request).queue.heartbeat(held, wanted.wait_seconds, cooled)
     return answer(HeartbeatAnswer.of(orders))
 
 

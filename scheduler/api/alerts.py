@@ -24,7 +24,7 @@ class Webhook(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     alerts: list[JsonValue]
-    truncatedAlerts: int = 0  # noqa: N815 - Alertmanager's own name
+    truncatedAlerts: Annotated[int, Field(strict=True, ge=0)] = 0  # noqa: N815 - Alertmanager's own name
 
 
 class WebhookAlert(BaseModel):

@@ -9,10 +9,9 @@ from starlette.responses import Response
 
 from ..clock import now, rfc3339
 from ..fleet import Fleet
-from ..store.remediation import Reliability
 from .context import context
 from .endpoint import Answer, Endpoint, Parameters, answer, parse_query
-from .nodes import NodeAnswer, NodeSummary
+from .node import About, NodeAnswer, NodeSummary
 from .workload import WorkloadAnswer
 
 #: From here on a score is doubtful, and from the second on bad.
@@ -112,10 +111,8 @@ async def get(request: Request) -> Response:
 def _nodes(fleet: Fleet, detail: str) -> list[NodeAnswer] | list[NodeSummary]:
     stored, reading, limits = fleet.stored, fleet.health, fleet.thresholds
     if detail == "gpus":
-        return [
-            NodeAnswer.of(node, stored.jobs, stored.reliability.get(node.name, Reliability()), reading, limits)
-            for node in stored.nodes
-        ]
+        about = About(stored.jobs, stored.reliability, stored.cooling)
+        return [NodeAnswer.of(node, about, reading, limits) for node in stored.nodes]
     shown = stored.nodes if detail == "nodes" else []
     return [NodeSummary.of(node, reading, limits.stale_seconds) for node in shown]
 

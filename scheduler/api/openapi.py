@@ -79,8 +79,9 @@ def _operation(endpoint: Endpoint, references: References) -> Json:
     if endpoint.answer:
         schema = references[endpoint.answer.__name__, "serialization"]
         success["content"] = {endpoint.media_type: {"schema": schema}}
-    elif endpoint.status != 204:
-        success["content"] = {endpoint.media_type: {"schema": {"type": "string"}}}
+    elif endpoint.status not in (202, 204):
+        kind = "object" if endpoint.media_type == "application/json" else "string"
+        success["content"] = {endpoint.media_type: {"schema": {"type": kind}}}
     operation: Json = {
         "summary": endpoint.summary,
         "operationId": f"{endpoint.handler.__module__.rpartition('.')[2]}_{endpoint.handler.__name__}",
@@ -124,8 +125,15 @@ def _problems(endpoint: Endpoint) -> Json:
         statuses |= {408, 413, 422}
     if endpoint.query or endpoint.headers:
         statuses.add(422)
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    if re.search(r"{\w+:int}", endpoint.path):
+        statuses.add(404)
     return {
-        str(status): {"description": _PROBLEM_TITLES[status], "content": {"application/problem+json": schema}}
+        str(status): {"description": _PROBLEM_TITLES[status], "content": _problem(endpoint, status)}
         for status in sorted(statuses)
     }
+
+
+def _problem(endpoint: Endpoint, status: int) -> Json:
+    if status == 401 and endpoint.media_type == "text/html":
+        return {"text/html": {"schema": {"type": "string", "description": "The login page."}}}
+    return {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

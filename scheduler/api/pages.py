@@ -122,10 +122,20 @@ def _json(value: object) -> str:
 
 
 ENDPOINTS = [
-    Endpoint("GET", "/", console, "The console.", media_type="text/html"),
+    Endpoint("GET", "/", console, "The console.", media_type="text/html", problems=(401, 404)),
     Endpoint("GET", "/console/{file:path}", console_file, "The console's files.", problems=(404,)),
-    Endpoint("GET", "/login", login, "Trade the token for a cookie.", status=303, media_type="text/html"),
-    Endpoint("POST", "/login", log_in, "The same, from the login page's form.", status=303, media_type="text/html"),
+    Endpoint(
+        "GET", "/login", login, "Trade the token for a cookie.", status=303, media_type="text/html", problems=(401,)
+    ),
+    Endpoint(
+        "POST",
+        "/login",
+        log_in,
+        "The same, from the login page's form.",
+        status=303,
+        media_type="text/html",
+        problems=(401, 408, 413),
+    ),
     Endpoint("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1."),
     Endpoint("GET", "/docs", docs, "This API, to read.", media_type="text/html"),
 ]

@@ -55,7 +55,7 @@ class FaultList(Answer):
 
 
 @contextmanager
-def _fleet(request: Request) -> Iterator[SyntheticFleet]:
+def synthetic_fleet(request: Request) -> Iterator[SyntheticFleet]:
     """The fleet, with what it says as problems."""
     fleet = context(request).synthetic
     if fleet is None:
@@ -69,7 +69,7 @@ def _fleet(request: Request) -> Iterator[SyntheticFleet]:
 
 
 async def list_faults(request: Request) -> Response:
-    with _fleet(request) as fleet:
+    with synthetic_fleet(request) as fleet:
         faults, kinds = await fleet.faults(), await fleet.kinds()
     return answer(
         FaultList(
@@ -81,27 +81,27 @@ async def list_faults(request: Request) -> Response:
 
 async def inject(request: Request) -> Response:
     wanted = await parse(request, FaultRequest)
-    with _fleet(request) as fleet:
+    with synthetic_fleet(request) as fleet:
         fault = await fleet.inject(wanted)
     return answer(FaultAnswer(**fault.model_dump()), 201, {"Location": f"/v1/synthetic/faults/{fault.id}"})
 
 
 async def clear(request: Request) -> Response:
-    with _fleet(request) as fleet:
+    with synthetic_fleet(request) as fleet:
         await fleet.clear(request.path_params["fault"])
     return Response(status_code=204)
 
 
 async def add_node(request: Request) -> Response:
     wanted = await parse(request, SyntheticNodeRequest)
-    with _fleet(request) as fleet:
+    with synthetic_fleet(request) as fleet:
         await fleet.add_node(wanted)
     # Its agent registers it within seconds.
     return Response(status_code=202)
 
 
 async def remove_node(request: Request) -> Response:
-    with _fleet(request) as fleet:
+    with synthetic_fleet(request) as fleet:
         await fleet.remove_node(request.path_params["node"])
     return Response(status_code=202)
 

@@ -2,19 +2,23 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..auth import Scope
 from ..store import events
-from ..workload import HIGHEST_RATE
+from ..workload import HIGHEST_RATE, LOWEST_RATE, check_rate
 from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 
 
 class WorkloadRequest(Body):
-    jobs_per_minute: Annotated[float, Field(ge=0, le=HIGHEST_RATE, description="0 is off.")]
+    jobs_per_minute: Annotated[
+        float,
+        Field(ge=0, le=HIGHEST_RATE, description=f"0 is off; otherwise {LOWEST_RATE:g} at least."),
+        AfterValidator(check_rate),
+    ]
 
 
 class WorkloadAnswer(Answer):

@@ -140,6 +140,7 @@ def recovery(home: Path, stored: int) -> dict[str, Figures]:
             f"{stored} jobs stored": {
                 "ready_seconds": round(again.ready_seconds, 2),
                 "accepting_seconds": round(ended - started, 2),
+                "server_cpu_seconds": round(again.cpu_seconds(), 2),
             }
         }
 

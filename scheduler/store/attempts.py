@@ -46,23 +46,23 @@ class Ended:
 
 
 def place(tx: Transaction, placement: Placement) -> int:
-    """Give a queued job its GPUs under a new fence. A GPU that is taken is an IntegrityError."""
-    job = jobs.get(tx, placement.job)
+    """Give a queued job its GPUs under a new fence. A GPU that is taken is an IntegrityError, at the latest at the end
+    of the write.
+    """
+    job = jobs.move(tx, jobs.get(tx, placement.job), JobState.ASSIGNED, placement=placement.shares, reason=None)
     fence = tx.advance("fence")
-    shares = jobs.dump(placement.shares)
-    jobs.move(tx, job, JobState.ASSIGNED, placement=placement.shares, reason=None)
-    tx.change(
+    tx.send(
         "add_attempt",
         fence=fence,
         job=job.id,
-        placement=shares,
+        placement=jobs.dump(placement.shares),
         decision=placement.explanation,
         placed_at=tx.now,
     )
     for share in placement.shares:
-        tx.change("add_part", fence=fence, node=share.node, gpus=json.dumps(share.gpus))
+        tx.send("add_part", fence=fence, node=share.node, gpus=json.dumps(share.gpus))
         for gpu in share.gpus:
-            tx.change("hold_gpu", node=share.node, gpu=gpu, fence=fence, job=job.id)
+            tx.send("hold_gpu", node=share.node, gpu=gpu, fence=fence, job=job.id)
     if job.specification.origin != CANARY:
         count(tx, [share.node for share in placement.shares], attempts=1)
     return fence
@@ -71,7 +71,7 @@ def place(tx: Transaction, placement: Placement) -> int:
 def count(tx: Transaction, nodes: Iterable[str], attempts: int = 0, failures: int = 0, repairs: int = 0) -> None:
     """Note in the nodes' histories how they have served."""
     for node in nodes:
-        tx.change("count_reliability", node=node, attempts=attempts, infrastructure_failures=failures, repairs=repairs)
+        tx.send("count_reliability", node=node, attempts=attempts, infrastructure_failures=failures, repairs=repairs)
 
 
 def live_parts(tx: Transaction, node: str) -> list[Part]:
@@ -182,15 +182,15 @@ def leave_node(tx: Transaction, node: str) -> None:
 
 
 def _begin(tx: Transaction, fence: int, node: str) -> None:
-    tx.change("move_part", fence=fence, node=node, state=PartState.RUNNING)
+    tx.send("move_part", fence=fence, node=node, state=PartState.RUNNING)
     if tx.change("start_attempt", fence=fence, now=tx.now):
-        job = jobs.get(tx, _attempt(tx, fence)["job"])
+        job = _job_of(tx, fence)
         jobs.move(tx, job, JobState.RUNNING, started_at=tx.now)
 
 
 def _release(tx: Transaction, fence: int, node: str) -> None:
-    tx.change("move_part", fence=fence, node=node, state=PartState.DONE)
-    tx.change("release_gpus", fence=fence, node=node)
+    tx.send("move_part", fence=fence, node=node, state=PartState.DONE)
+    tx.send("release_gpus", fence=fence, node=node)
     tell_if_drained(tx, node)
 
 
@@ -201,7 +201,7 @@ def _lose(tx: Transaction, fence: int, node: str, reason: str) -> Ended | None:
 
 def _give_up(tx: Transaction, fence: int, nodes: list[str], reason: str) -> Ended | None:
     """The machine failed the job: queue it again, away from `nodes`, while it has retries left."""
-    job = jobs.get(tx, _attempt(tx, fence)["job"])
+    job = _job_of(tx, fence)
     if job.specification.origin != CANARY:
         count(tx, nodes, failures=1)
     if job.retries_used >= job.specification.retries:
@@ -219,9 +219,9 @@ def _requeue(
     retries_used: int | None = None,
     avoid: frozenset[str] | None = None,
 ) -> None:
-    job = jobs.get(tx, _attempt(tx, fence)["job"])
-    tx.change("end_attempt", fence=fence, state=state, reason=reason, now=tx.now)
-    tx.change("stop_parts", fence=fence)
+    job = _job_of(tx, fence)
+    tx.send("end_attempt", fence=fence, state=state, reason=reason, now=tx.now)
+    tx.send("stop_parts", fence=fence)
     changes: Mapping[str, object] = {
         "retries_used": job.retries_used if retries_used is None else retries_used,
         "avoid": job.avoid if avoid is None else avoid,
@@ -232,17 +232,18 @@ def _requeue(
 def _finish(
     tx: Transaction, fence: int, attempt: AttemptState, end: JobState, reason: str | None, result: str | None
 ) -> Ended:
-    job = jobs.get(tx, _attempt(tx, fence)["job"])
-    tx.change("end_attempt", fence=fence, state=attempt, reason=reason, now=tx.now)
-    tx.change("stop_parts", fence=fence)
+    job = _job_of(tx, fence)
+    tx.send("end_attempt", fence=fence, state=attempt, reason=reason, now=tx.now)
+    if end != JobState.SUCCEEDED:  # then every part is done
+        tx.send("stop_parts", fence=fence)
     jobs.move(tx, job, end, reason=reason, result=result)
     return Ended(end, tx.now - job.started_at if job.started_at else 0.0)
 
 
-def _attempt(tx: Transaction, fence: int) -> Row:
-    row = tx.one("attempt", fence=fence)
+def _job_of(tx: Transaction, fence: int) -> Job:
+    row = tx.one("job_of_attempt", fence=fence)
     assert row is not None, fence
-    return row
+    return jobs.read(row)
 
 
 def _part(row: Row) -> Part:

@@ -51,6 +51,12 @@ class Connection(Protocol):
     def change(self, statement: str, values: Values) -> int:
         """How many rows were changed."""
 
+    def send(self, statement: str, values: Values) -> None:
+        """A change whose count nobody needs; its failure may be told as late as by `release` or `commit`."""
+
+    def send_one(self, statement: str, values: Values) -> None:
+        """The same, of exactly one row. Raises AssertionError, as late, when it was not one."""
+
     def many(self, statement: str, rows: Sequence[Values]) -> None: ...
     def run(self, text: str) -> None:
         """A statement of a migration."""

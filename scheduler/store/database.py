@@ -167,14 +167,14 @@ class Store:
         self._connection.savepoint()
         try:
             result = write.work(tx)
+            self._connection.release()
+            return result, None
         except Exception as error:
             if self._connection.unavailable(error):
                 raise
             self._connection.undo()
             tx.undo(mark)
             return None, error
-        self._connection.release()
-        return result, None
 
     def _undo_all(self) -> None:
         try:

@@ -87,7 +87,7 @@ def submit(
 
 def _add(tx: Transaction, job: Job) -> None:
     wanted = job.specification
-    tx.change(
+    tx.send(
         "add_job",
         id=job.id,
         number=job.number,
@@ -111,7 +111,7 @@ def get(tx: Transaction, name: str, attempts: bool = False) -> Job:
     row = tx.one("job", id=name)
     if row is None:
         raise UnknownJobError(f"there is no job {name!r}")
-    job = _job(row)
+    job = read(row)
     if attempts:
         job = replace(job, attempts=tuple(_attempt(row) for row in tx.all("attempts_of", job=name)))
     return job
@@ -123,12 +123,17 @@ def page(tx: Transaction, state: JobState | None, before: int, limit: int) -> li
         rows = tx.all("jobs_before", before=before, limit=limit)
     else:
         rows = tx.all("jobs_in_state_before", state=state, before=before, limit=limit)
-    return [_job(row) for row in rows]
+    return [read(row) for row in rows]
 
 
 def counts(tx: Transaction) -> dict[JobState, int]:
     found = {row["name"]: int(row["value"]) for row in tx.all("job_counts")}
     return {state: found[_tally(state)] for state in JobState}
+
+
+def uncount(tx: Transaction, state: JobState) -> None:
+    """A job in this state was forgotten."""
+    tx.advance(_tally(state), -1)
 
 
 def _tally(state: JobState) -> str:
@@ -178,7 +183,7 @@ def move(tx: Transaction, job: Job, new: JobState, told: str | None = None, **ch
     """Take a job to its next state and tell of it. Raises TransitionError where there is no such way."""
     check(job.id, job.state, new)
     moved = replace(job, state=new, finished_at=tx.now if new.final else None, **changes)  # type: ignore[arg-type]
-    changed = tx.change(
+    tx.send_one(
         "move_job",
         id=job.id,
         old=job.state,
@@ -191,7 +196,6 @@ def move(tx: Transaction, job: Job, new: JobState, told: str | None = None, **ch
         started_at=moved.started_at,
         finished_at=moved.finished_at,
     )
-    assert changed == 1, f"job {job.id} was not {job.state}"
     tx.advance(_tally(job.state), -1)
     tx.advance(_tally(new))
     tx.event(
@@ -229,7 +233,8 @@ def _attempt(row: Row) -> Attempt:
     )
 
 
-def _job(row: Row) -> Job:
+def read(row: Row) -> Job:
+    """A row of the jobs."""
     wanted = Specification(
         type=JobType(row["type"]),
         gpus=row["gpus"],

@@ -64,7 +64,7 @@ def get_all(tx: Transaction) -> list[Node]:
 
 
 def remove(tx: Transaction, name: str) -> None:
-    for statement in ("forget_cordons", "forget_probations", "forget_overrules"):
+    for statement in ("forget_cordons", "forget_probations", "forget_overrules", "forget_coolings"):
         tx.change(statement, node=name)
     tx.change("remove_node", name=name)
     tx.event("node.removed", name)

@@ -34,6 +34,10 @@ class Postgresql:
         self._access = access
         self._begin = "BEGIN" if access != Access.READ else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
         self._connection: psycopg.Connection[DictRow] | None = None
+        #: Within a transaction: what needs no answer is sent without waiting for one.
+        self._pipeline: psycopg.Pipeline | None = None
+        self._leave: contextlib.ExitStack = contextlib.ExitStack()
+        self._sent: list[tuple[str, psycopg.Cursor[DictRow]]] = []
         end = time.monotonic() + START_SECONDS
         while self._connection is None:
             try:
@@ -47,18 +51,29 @@ class Postgresql:
     def begin(self) -> None:
         if self._connection is not None:
             try:
-                self._connection.execute(self._begin)
+                self._start(self._connection)
                 return
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 self.close()
         self._connection = self._connect()
-        self._connection.execute(self._begin)
+        self._start(self._connection)
+
+    def _start(self, connection: "psycopg.Connection[DictRow]") -> None:
+        self._sent.clear()
+        # A connection that is gone is noticed here, before anything was done, and made anew.
+        connection.execute(self._begin)
+        if self._access != Access.READ:
+            self._pipeline = self._leave.enter_context(connection.pipeline())
 
     def commit(self) -> None:
+        self._settle()
         self._live.execute("COMMIT")
+        self._leave_pipeline()
 
     def rollback(self) -> None:
         # With a connection that is gone, so is its transaction.
+        with contextlib.suppress(psycopg.Error):
+            self._leave_pipeline()
         with contextlib.suppress(psycopg.Error):
             self._live.execute("ROLLBACK")
 
@@ -67,15 +82,28 @@ class Postgresql:
 
     def release(self) -> None:
         self._live.execute("RELEASE item")
+        self._settle()
 
     def undo(self) -> None:
+        self._sent.clear()
+        with contextlib.suppress(psycopg.errors.PipelineAborted):
+            self._sync()
         self._live.execute("ROLLBACK TO item")
 
     def all(self, statement: str, values: Values) -> Sequence[Row]:
         return self._live.execute(_STATEMENTS[statement], _storable(values)).fetchall()
 
     def change(self, statement: str, values: Values) -> int:
-        return self._live.execute(_STATEMENTS[statement], _storable(values)).rowcount
+        cursor = self._live.execute(_STATEMENTS[statement], _storable(values))
+        self._sync()
+        return cursor.rowcount
+
+    def send(self, statement: str, values: Values) -> None:
+        self._live.execute(_STATEMENTS[statement], _storable(values))
+
+    def send_one(self, statement: str, values: Values) -> None:
+        cursor = self._live.execute(_STATEMENTS[statement], _storable(values))
+        self._sent.append((statement, cursor))
 
     def many(self, statement: str, rows: Sequence[Values]) -> None:
         with self._live.cursor() as cursor:
@@ -84,7 +112,24 @@ class Postgresql:
     def run(self, text: str) -> None:
         self._live.execute(text.encode())
 
+    def _sync(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.sync()
+
+    def _leave_pipeline(self) -> None:
+        self._pipeline = None
+        self._leave.close()
+
+    def _settle(self) -> None:
+        """Wait for the answers to all that was sent."""
+        self._sync()
+        for statement, cursor in self._sent:
+            assert cursor.rowcount == 1, f"{statement} changed {cursor.rowcount} rows"
+        self._sent.clear()
+
     def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._leave_pipeline()
         if self._connection is not None:
             self._connection.close()
         self._connection = None

@@ -102,8 +102,8 @@ VALUES (:fence, :job, 'assigned', :placement, :decision, :placed_at);
 -- name: attempts_of
 SELECT * FROM attempts WHERE job = :job ORDER BY fence;
 
--- name: attempt
-SELECT * FROM attempts WHERE fence = :fence;
+-- name: job_of_attempt
+SELECT jobs.* FROM attempts JOIN jobs ON jobs.id = attempts.job WHERE attempts.fence = :fence;
 
 -- name: live_attempt
 SELECT * FROM attempts WHERE job = :job AND state IN ('assigned', 'running');
@@ -324,3 +324,39 @@ SELECT parts.node, count(DISTINCT attempts.job) AS jobs FROM attempts JOIN parts
 WHERE attempts.finished_at >= :since AND attempts.state = 'failed'
   AND attempts.finished_at - coalesce(attempts.started_at, attempts.placed_at) <= :fast_seconds
 GROUP BY parts.node;
+
+-- name: coolings
+SELECT node, gpu, limit_watts, usual_watts, celsius, since FROM coolings;
+
+-- name: put_cooling
+INSERT INTO coolings (node, gpu, limit_watts, usual_watts, celsius, since)
+VALUES (:node, :gpu, :limit_watts, :usual_watts, :celsius, :since)
+ON CONFLICT (node, gpu) DO UPDATE SET
+    limit_watts = excluded.limit_watts, usual_watts = excluded.usual_watts, celsius = excluded.celsius;
+
+-- name: forget_cooling
+DELETE FROM coolings WHERE node = :node AND gpu = :gpu;
+
+-- name: forget_coolings
+DELETE FROM coolings WHERE node = :node;
+
+-- name: ended_jobs
+SELECT id, state FROM jobs
+WHERE finished_at < :before AND id NOT IN (SELECT job FROM holdings)
+  AND id NOT IN (SELECT canary FROM probations WHERE canary IS NOT NULL)
+ORDER BY finished_at LIMIT :limit;
+
+-- name: forget_parts_of
+DELETE FROM parts WHERE fence IN (SELECT fence FROM attempts WHERE job = :job);
+
+-- name: forget_attempts_of
+DELETE FROM attempts WHERE job = :job;
+
+-- name: forget_answers_of
+DELETE FROM idempotency WHERE job = :job;
+
+-- name: forget_job
+DELETE FROM jobs WHERE id = :job;
+
+-- name: forget_alerts
+DELETE FROM alerts WHERE received_at < :before;

@@ -105,14 +105,18 @@ def release(tx: Transaction, policy: Policy, name: str, gpu: int, source: str, w
     return nodes.uncordon(tx, name, gpu, source, why)
 
 
-def overrule(tx: Transaction, name: str, gpu: int) -> Node:
+def overrule(tx: Transaction, name: str, gpu: int, mended: str | None = None) -> Node:
     """A person puts a place back into service: everybody's cordon goes, and what the automation knew of does not
-    bring it back. New evidence may.
+    bring it back. New evidence may. Where it was `mended`, as told there, only the automation's cordons go.
     """
-    for cordon in nodes.get(tx, name).cordons:
-        if cordon.gpu == gpu and cordon.evidence:
+    mine = [cordon for cordon in nodes.get(tx, name).cordons if cordon.gpu == gpu]
+    for cordon in mine:
+        if cordon.evidence:
             tx.change("overrule", node=name, gpu=gpu, source=cordon.source, now=tx.now)
-    nodes.uncordon(tx, name, gpu)
+        if mended and cordon.owner == Owner.STETHOS:
+            nodes.uncordon(tx, name, gpu, cordon.source, mended)
+    if not mended:
+        nodes.uncordon(tx, name, gpu)
     if row := tx.one("probation", node=name, gpu=gpu):
         _stop(tx, row["canary"])
         tx.change("forget_probation", node=name, gpu=gpu)
@@ -156,7 +160,11 @@ def watch(tx: Transaction, policy: Policy, scores: Mapping[tuple[str, int], floa
     """
     found = Watched()
     for row in tx.all("expired_cordons", now=tx.now):
-        release(tx, policy, row["node"], row["gpu"], row["source"], "not renewed in time")
+        place = row["node"], row["gpu"], row["source"]
+        if row["source"] == Owner.PERSON:
+            nodes.uncordon(tx, *place, "the pause is over")
+        else:
+            release(tx, policy, *place, "not renewed in time")
     tx.change("forget_old_overrules", source=FAST_FAIL, before=tx.now - FAST_WINDOW_SECONDS)
     _hold_black_holes(tx, policy)
     for row in tx.all("probations"):
@@ -231,7 +239,7 @@ def _relapse(tx: Transaction, row: Row, on_probation: bool) -> None:
 
 def _able(node: Node, mine: Iterable[Cordon]) -> bool:
     """Whether a canary may go to a node: it lives, and no person keeps it."""
-    return node.state == NodeState.HEALTHY and all(cordon.owner != Owner.PERSON for cordon in mine)
+    return node.state == NodeState.HEALTHY and all(cordon.owner != Owner.PERSON for cordon in (*mine, *node.holds))
 
 
 def _start(tx: Transaction, policy: Policy, node: Node, gpus: tuple[int, ...]) -> str:

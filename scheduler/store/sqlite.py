@@ -58,6 +58,13 @@ class Sqlite:
     def change(self, statement: str, values: Values) -> int:
         return self._connection.execute(STATEMENTS[statement], values).rowcount
 
+    def send(self, statement: str, values: Values) -> None:
+        self.change(statement, values)
+
+    def send_one(self, statement: str, values: Values) -> None:
+        changed = self.change(statement, values)
+        assert changed == 1, f"{statement} changed {changed} rows"
+
     def many(self, statement: str, rows: Sequence[Values]) -> None:
         self._connection.executemany(STATEMENTS[statement], rows)
 

@@ -38,6 +38,14 @@ class Transaction:
         """How many rows were changed."""
         return self._connection.change(statement, values)
 
+    def send(self, statement: str, **values: Value) -> None:
+        """A change whose count nobody needs; it may fail as late as at the end of the write."""
+        self._connection.send(statement, values)
+
+    def send_one(self, statement: str, **values: Value) -> None:
+        """The same, of exactly one row; another count is an AssertionError, as late."""
+        self._connection.send_one(statement, values)
+
     def many(self, statement: str, rows: Sequence[Values]) -> None:
         self._connection.many(statement, rows)
 

@@ -257,3 +257,51 @@ def test_an_exporter_that_hangs_a_little_tells_old_readings_and_their_age(api: h
     before = energy()
     time.sleep(0.3)
     assert energy() == before
+
+
+def test_a_power_limit_is_kept_to_until_the_node_is_reset(api: httpx.Client) -> None:
+    api.post("/v1/loads", json={"node": "node-01", "gpus": [0], "kind": "matrix", "utilization": 0.95})
+
+    def limit(gpu: int) -> dict[str, float]:
+        gpus = api.get("/v1/power-limits").json()["gpus"]
+        return next(each for each in gpus if (each["node"], each["gpu"]) == ("node-01", gpu))
+
+    assert until(lambda: limit(0)["power_watts"] > 500)
+    assert (limit(0)["limit_watts"], limit(0)["least_watts"]) == (700, 210)
+    assert api.put("/v1/nodes/node-01/gpus/0/power-limit", json={"watts": 300}).status_code == 204
+    assert until(lambda: limit(0)["power_watts"] < 330)
+    page = api.get("/nodes/node-01/metrics").text
+    assert value(page, "DCGM_FI_DEV_ENFORCED_POWER_LIMIT", gpu="0") == 300
+    assert limit(1)["limit_watts"] == 700
+    assert api.post("/v1/nodes/node-01/reset").json() == {"mended": []}
+    assert limit(0)["limit_watts"] == 700
+
+
+@pytest.mark.parametrize(
+    ("path", "watts", "status"),
+    [
+        ("node-01/gpus/0", 100, 409),
+        ("node-01/gpus/0", 701, 409),
+        ("node-01/gpus/9", 500, 404),
+        ("nowhere/gpus/0", 500, 404),
+        ("node-01/gpus/0", -1, 422),
+        ("node-01/gpus/0", "300", 422),
+    ],
+)
+def test_a_power_limit_that_no_board_takes_is_refused(api: httpx.Client, path: str, watts: object, status: int) -> None:
+    answer = api.put(f"/v1/nodes/{path}/power-limit", json={"watts": watts})
+    assert answer.status_code == status
+    assert {each["limit_watts"] for each in api.get("/v1/power-limits").json()["gpus"]} == {700}
+
+
+def test_a_reset_mends_what_is_wrong_with_one_node_alone(api: httpx.Client) -> None:
+    for wanted in (
+        {"kind": "off_the_bus", "node": "node-01", "gpu": 2},
+        {"kind": "node_crash", "node": "node-02"},
+        {"kind": "hot_inlet", "rack": "rack-1"},
+    ):
+        assert api.post("/v1/faults", json=wanted).status_code == 201
+    mended = api.post("/v1/nodes/node-01/reset").json()["mended"]
+    assert [fault["kind"] for fault in mended] == ["off_the_bus"]
+    assert [fault["kind"] for fault in api.get("/v1/faults").json()["faults"]] == ["node_crash", "hot_inlet"]
+    assert api.post("/v1/nodes/nowhere/reset").status_code == 404

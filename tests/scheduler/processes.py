@@ -52,7 +52,7 @@ class Process:
         self._child.wait()
 
 
-def until(look: Callable[[], T | None], seconds: float = 15.0) -> T:
+def until(look: Callable[[], T | None], seconds: float = 60.0) -> T:
     """The first truthy answer; fails with the last one when there is none in time."""
     end = time.monotonic() + seconds
     while not (found := look()):
@@ -81,11 +81,11 @@ class Scheduler:
             return re.search(r"Stethos: (\S+)/login\?token=(\S+)", log.read_text()[len(before) :])
 
         self.http.close()
-        url, token = until(announced, 30).groups()
+        url, token = until(announced, 120).groups()
         self.url, self.port = url, int(url.rpartition(":")[2])
         self.token = token
         self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
-        until(self._ready, 20)
+        until(self._ready, 60)
 
     def _ready(self) -> bool:
         try:
@@ -123,7 +123,7 @@ class Scheduler:
         found: Json = answer.json() if answer.content else {}
         return found
 
-    def becomes(self, job: Json, *states: str, seconds: float = 15.0) -> Json:
+    def becomes(self, job: Json, *states: str, seconds: float = 60.0) -> Json:
         """The job once it is in one of the states."""
 
         def look() -> Json | None:

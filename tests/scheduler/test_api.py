@@ -212,7 +212,7 @@ def test_the_metrics_name_the_gpus_of_running_jobs(scheduler: Scheduler) -> None
     assert 'stethos_scheduler_nodes{state="healthy"} 1.0' in lines
 
 
-@pytest.mark.parametrize("rate", ["NaN", "-1", "50.1", '"2"', "null", "Infinity", "true"])
+@pytest.mark.parametrize("rate", ["NaN", "-1", "50.1", "0.05", '"2"', "null", "Infinity", "true"])
 def test_a_rate_out_of_range_is_refused(scheduler: Scheduler, rate: str) -> None:
     before = scheduler.get("/v1/workload")
     answer = scheduler.http.put("/v1/workload", content=f'{{"jobs_per_minute": {rate}}}')

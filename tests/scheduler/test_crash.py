@@ -110,7 +110,7 @@ def test_nothing_is_lost_or_counted_twice_when_the_server_is_killed(own_schedule
     with Outside(scheduler) as outside:
         for _ in range(KILLS):
             before = len(outside.accepted)
-            until(lambda before=before: len(outside.accepted) > before, 30)  # type: ignore[misc]
+            until(lambda before=before: len(outside.accepted) > before, 60)  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 0.4))
             scheduler.process.send(signal.SIGKILL)
             scheduler.start(scheduler.port)

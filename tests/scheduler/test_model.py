@@ -226,6 +226,13 @@ class Model(RuleBasedStateMachine):
         except nodes.UnknownNodeError:
             assert name not in self.nodes
 
+    @rule(name=node_names, on=st.booleans())
+    def pause(self, name: str, on: bool) -> None:
+        try:
+            self.do(self.queue.pause(name, "a look", None) if on else self.queue.resume(name))
+        except nodes.UnknownNodeError:
+            assert name not in self.nodes
+
     @rule(name=node_names, gpu=gpus, on=st.booleans())
     def cordon(self, name: str, gpu: int, on: bool) -> None:
         try:

@@ -14,20 +14,25 @@ import pytest
 
 from scheduler.jobs import JobState, JobType, Outcome, Share, Specification, TransitionError
 from scheduler.nodes import Gpu, Owner
+from scheduler.remediation import Policy
 from scheduler.store import (
     Access,
     Store,
     Transaction,
     UnavailableError,
+    alerts,
     attempts,
     events,
     jobs,
     nodes,
+    retention,
     tokens,
 )
+from scheduler.store.alerts import Alert
 from scheduler.store.attempts import Placement, StaleReportError
 from scheduler.store.jobs import FullQueueError, ReusedKeyError, UnknownJobError
 from scheduler.store.migration import migrate, split
+from scheduler.store.retention import Keep
 
 from .postgresql import Postgresql
 
@@ -240,6 +245,55 @@ def test_old_events_go_and_their_numbers_stay_used(store: Opened) -> None:
     assert (store.read(events.oldest), store.read(events.newest)) == (11, 10)
     store.write(submit)
     assert [sequence for sequence, _, _ in store.read(told)] == [11]
+
+
+def test_ended_jobs_are_forgotten_whole_and_nothing_else_is(store: Opened) -> None:
+    store.write(node, 1)
+    done, remembered = store.write(submit), store.write(lambda tx: jobs.submit(tx, SLEEP, "key", "x")[0].id)
+    waits = store.write(submit)
+    fence = store.write(place, done)
+    store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+    store.write(attempts.cancel, remembered)
+    store.write(retention.prune, Keep(jobs=2, seconds=3600.0))
+    assert len(store.read(jobs.page, None, 10, 10)) == 3
+    store.write(retention.prune, Keep(seconds=-1.0))
+    for name in (done, remembered):
+        with pytest.raises(UnknownJobError):
+            store.read(jobs.get, name)
+    assert store.read(lambda tx: tx.one("part", fence=fence, node="n")) is None
+    assert store.write(lambda tx: jobs.submit(tx, SLEEP, "key", "y")[1]) is False
+    assert {state: count for state, count in store.read(jobs.counts).items() if count} == {"queued": 2}
+    assert store.read(jobs.get, waits).state == "queued"
+
+
+def test_of_too_many_ended_jobs_the_oldest_go(store: Opened) -> None:
+    names = [store.write(submit) for _ in range(5)]
+    for name in names:
+        store.write(attempts.cancel, name)
+    store.write(retention.prune, Keep(jobs=2))
+    assert [job.id for job in store.read(jobs.page, None, 100, 10)] == names[:2:-1]
+
+
+def test_a_job_whose_gpus_are_still_held_is_remembered(store: Opened) -> None:
+    store.write(node, 1)
+    job = store.write(submit)
+    fence = store.write(place, job)
+    store.write(attempts.apply, "n", frozenset({fence}))
+    store.write(attempts.cancel, job)
+    store.write(retention.prune, Keep(seconds=-1.0))
+    assert store.read(nodes.get, "n").held == {0: job}
+    store.write(attempts.apply, "n", frozenset())
+    store.write(retention.prune, Keep(seconds=-1.0))
+    assert store.read(jobs.page, None, 100, 10) == []
+
+
+def test_old_alerts_are_forgotten(store: Opened) -> None:
+    alert = Alert("f", "firing", "2026-01-31T12:00:00Z", {"alertname": "a"}, {})
+    store.write(alerts.receive, alert, 60.0, Policy())
+    store.write(retention.prune, Keep(seconds=60.0))
+    assert len(store.read(alerts.recent, 10)) == 1
+    store.write(retention.prune, Keep(seconds=-1.0))
+    assert store.read(alerts.recent, 10) == []
 
 
 def test_of_a_token_only_the_hash_is_kept(store: Opened) -> None:

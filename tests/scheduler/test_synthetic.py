@@ -2,40 +2,10 @@
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from scheduler.server import listen
-
-from .processes import Json, Process, Scheduler, until
-
-
-class Fleet:
-    """`python -m exporters synthetic` with two nodes of two GPUs, under the scheduler's token."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        socket = listen("127.0.0.1", 0)
-        port = socket.getsockname()[1]
-        socket.close()
-        self.url = f"http://127.0.0.1:{port}"
-        options = ["--nodes", "2", "--gpus-per-node", "2", "--port", str(port)]
-        self.process = Process(["exporters", "synthetic", *options], scheduler.home, scheduler.home / "fleet.log")
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {scheduler.token}"}, timeout=10)
-        until(self._ready, 30)
-
-    def _ready(self) -> bool:
-        try:
-            return self.http.get("/v1/nodes").is_success
-        except httpx.TransportError:
-            return False
-
-    def loads(self) -> list[Json]:
-        found: list[Json] = self.http.get("/v1/loads").json()["loads"]
-        return [load for load in found if load["state"] == "running"]
-
-    def close(self) -> None:
-        self.http.close()
-        self.process.__exit__()
+from .processes import Scheduler, until
+from .synthetic import Fleet
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +17,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
 
 @pytest.fixture(scope="module")
 def fleet(server: Scheduler) -> Iterator[Fleet]:
-    found = Fleet(server)
-    with server.agent("--synthetic", found.url):
-        until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2)
+    with Fleet(server.home, server.token) as found, server.agent("--synthetic", found.url):
+        until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 60)
         yield found
-    found.close()
 
 
 def test_a_job_is_load_on_its_gpus_while_it_runs(server: Scheduler, fleet: Fleet) -> None:
@@ -79,13 +47,11 @@ def test_a_gpu_that_falls_off_the_bus_sends_its_job_elsewhere(server: Scheduler,
     job = server.becomes(server.submit(duration_seconds=5), "running")
     until(fleet.loads)
     where = job["placement"][0]
-    fault = {"kind": "off_the_bus", "node": where["node"], "gpu": where["gpus"][0], "severity": 1.0}
-    answer = fleet.http.post("/v1/faults", json=fault)
-    assert answer.status_code == 201, answer.text
+    fault = fleet.fault("off_the_bus", where["node"], where["gpus"][0])
     try:
         ended = server.becomes(job, "succeeded", "failed", seconds=25)
     finally:
-        fleet.http.delete(f"/v1/faults/{answer.json()['id']}")
+        fleet.http.delete(f"/v1/faults/{fault}")
     assert ended["state"] == "succeeded"
     assert ended["retries_used"] == 1
     assert ended["node"] != where["node"]

@@ -18,7 +18,9 @@ JOB = {"type": "sleep", "gpus": 1}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    scheduler = Scheduler(tmp_path_factory.mktemp("tokens"), "--queue-limit", "3", "--keep-events", "5")
+    scheduler = Scheduler(
+        tmp_path_factory.mktemp("tokens"), "--queue-limit", "3", "--keep-events", "5", "--keep-jobs", "1"
+    )
     yield scheduler
     scheduler.close()
 
@@ -110,10 +112,23 @@ def test_a_full_queue_says_when_to_come_back(server: Scheduler) -> None:
 
 
 def test_a_listener_that_comes_too_late_is_told_to_read_anew(server: Scheduler) -> None:
+    server.remove_all()
+    for _ in range(4):
+        server.post(f"/v1/jobs/{server.submit(gpus=9)['id']}/cancel")
     until(lambda: _is_gone(server), 20)
     newest = server.get("/v1/fleet?detail=none")["sequence"]
     with server.http.stream("GET", f"/v1/events?after={newest - 1}") as stream:
         assert stream.status_code == 200
+
+
+def test_of_the_ended_jobs_the_newest_are_kept(server: Scheduler) -> None:
+    server.remove_all()
+    names = []
+    for _ in range(2):
+        names.append(server.submit(gpus=9)["id"])
+        server.post(f"/v1/jobs/{names[-1]}/cancel")
+    until(lambda: server.http.get(f"/v1/jobs/{names[0]}").status_code == 404, 20)
+    assert server.job(names[1])["state"] == "cancelled"
 
 
 def _is_gone(server: Scheduler) -> bool:

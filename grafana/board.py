@@ -11,15 +11,17 @@ from grafana_foundation_sdk.builders.dashboard import (
     QueryVariable,
     Row,
 )
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
+    Panel,
     VariableRefresh,
     VariableSort,
 )
 
-from grafana.panels import SOURCE, Panel
+from grafana.panels import SOURCE
 
 TAG = "stethos"
 VARIABLES = (
@@ -53,7 +55,7 @@ class Board:
     name: str
     title: str
     description: str
-    sections: Sequence[tuple[str, Sequence[Panel]]]
+    sections: Sequence[tuple[str, Sequence[Builder[Panel]]]]
     since: str = "now-30m"
 
     def encode(self) -> str:

@@ -38,7 +38,6 @@ SCORES: Steps = ((None, "green"), (0.7, "yellow"), (1.0, "red"))
 NONE_IS_GOOD: Steps = ((None, "green"), (1.0, "red"))
 HEAT: Steps = ((None, "green"), (80.0, "yellow"), (90.0, "red"))
 
-Panel = heatmap.Panel | stat.Panel | statetimeline.Panel | table.Panel | timeseries.Panel
 Kind = TypeVar("Kind", heatmap.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel)
 Size = tuple[int, int]
 

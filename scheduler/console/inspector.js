@@ -1,7 +1,7 @@
 // The selected GPU or node with what can be done about it, and the list of what needs a look.
 
 import { attempt, nodePath, post } from "./api.js";
-import { attribute, className, confirmed, element, find, keyed, since, span, text } from "./dom.js";
+import { attribute, byKeyboard, className, confirmed, element, find, keyed, plural, rest, since, span, text } from "./dom.js";
 import { HEALTH, gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
 import { isBad, isDoubtful, nodeState } from "./state.js";
 
@@ -18,9 +18,9 @@ export class Inspector {
       const cell = target.closest(".gpu");
       if (cell) select({ node: this.selected.node, gpu: Number(cell.dataset.gpu) });
     });
-    find("attention").addEventListener("click", ({ target }) => {
-      const row = target.closest("button");
-      if (row) select({ node: row.dataset.node, gpu: row.dataset.gpu && Number(row.dataset.gpu) });
+    find("attention").addEventListener("click", (event) => {
+      const row = event.target.closest("button");
+      if (row) select({ node: row.dataset.node, gpu: row.dataset.gpu && Number(row.dataset.gpu) }, byKeyboard(event));
     });
     const gpu = () => `${nodePath(this.selected.node)}/gpus/${this.selected.gpu}`;
     const node = () => nodePath(this.selected.node);
@@ -47,8 +47,16 @@ export class Inspector {
       );
       if (!answer) return;
       if (why) why.value = "";
+      const here = document.activeElement === button;
       this.changed(answer);
+      // Done, the button gives way to its opposite; the keyboard goes on at the heading.
+      if (here) requestAnimationFrame(() => rest(find("inspector-title")));
     });
+  }
+
+  /** Takes the keyboard to what was just selected by it. */
+  focus() {
+    if (!this.#panel.hidden) rest(find("inspector-title"));
   }
 
   paint() {
@@ -86,7 +94,7 @@ export class Inspector {
       ["Node", `${node.node} · ${node.rack ?? "no rack"} · ${node.kind}`],
       ["State", `${stateGlyph(state)} ${state}`.trim()],
       ["Why", node.reason],
-      ["Served", `${node.reliability.attempts} attempts, ${node.reliability.infrastructure_failures} failed by the machine`],
+      ["Served", `${plural(node.reliability.attempts, "attempt")}, ${node.reliability.infrastructure_failures} failed by the machine`],
       ["Drain", node.drain && `by ${node.drain.owner}, ${since(node.drain.since)} ago`],
     ]);
     keyed(find("node-gpus"), node.gpus, (gpu) => `${node.node}/${gpu.gpu}`, makeCell, (cell, gpu) => {

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from .processes import Scheduler
 
@@ -75,3 +75,10 @@ def console(
     assert [url for url in watch.asked if not url.startswith(f"{scheduler.url}/")] == []
     unexpected = [error for error in watch.errors if not re.search(expected, error)]
     assert unexpected == []
+
+
+def twice(button: Locator) -> None:
+    """What changes something asks first."""
+    button.click()
+    expect(button).to_have_class(re.compile("armed"))
+    button.click()

@@ -46,7 +46,7 @@ def test_a_fault_is_put_on_the_job_moves_and_the_fault_is_cleared(page: Page, se
     expect(form.locator("[name=gpu]")).to_be_hidden()
     form.locator("[name=kind]").select_option("off_the_bus")
     expect(form.locator("[name=gpu]")).to_have_value(str(gpu))
-    page.get_by_role("button", name="Inject fault").click()
+    page.get_by_role("button", name="Inject fault").press("Enter")
     expect(page.locator("#faults li")).to_contain_text(f"{node} · GPU {gpu} · severity 0.80")
 
     def moved() -> str | None:
@@ -56,7 +56,7 @@ def test_a_fault_is_put_on_the_job_moves_and_the_fault_is_cleared(page: Page, se
     there = until(moved, 30)
     expect(page.locator("#running .place")).to_contain_text(there)
     expect(page.locator("#ran-here li", has_text="mover").last).to_contain_text(f"went on to {there}")
-    page.get_by_role("button", name="Clear off the bus").click()
+    page.get_by_role("button", name="Clear off the bus").press("Enter")
     expect(page.locator("#faults-none")).to_be_visible()
     assert server.get("/v1/synthetic/faults")["faults"] == []
 

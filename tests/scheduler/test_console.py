@@ -162,6 +162,24 @@ def test_a_gpu_is_cordoned_and_released(page: Page, scheduler: Scheduler) -> Non
     expect(cell).to_have_class("gpu unknown")
 
 
+def test_a_node_is_paused_for_an_hour_and_resumed(page: Page, scheduler: Scheduler) -> None:
+    tile = page.locator("#fleet [data-node=node-03]")
+    tile.locator(".node-name").click()
+    page.get_by_label("Reason for the pause").fill("firmware")
+    page.get_by_label("How long").select_option("1 hour")
+    twice(page.locator("#pause"))
+    expect(tile).to_have_class("node is-held")
+    expect(page.locator("#node-facts")).to_contain_text("firmware")
+    pause = scheduler.get("/v1/nodes/node-03")["pause"]
+    assert milliseconds(pause["until"]) - milliseconds(pause["since"]) == pytest.approx(3_600_000, abs=1000)
+    expect(page.locator("#undrain")).to_be_hidden()
+    twice(page.locator("#resume"))
+    expect(tile).to_have_class("node is-healthy")
+    expect(page.locator("#pause")).to_be_visible()
+    assert scheduler.get("/v1/nodes/node-03")["pause"] is None
+    expect(page.locator("#reset")).to_be_hidden()  # there is nothing synthetic about it
+
+
 def test_a_job_says_why_it_waits_and_why_it_is_where_it_is(page: Page, scheduler: Scheduler) -> None:
     placed = scheduler.becomes(scheduler.submit(name="fits", gpus=2), "assigned")
     scheduler.submit(name="waits", gpus=9)

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from scheduler.server import listen
 
-from .browser import console, launched
+from .browser import console, launched, twice
 from .processes import Process, Scheduler, until
 
 
@@ -59,6 +59,15 @@ def test_a_fault_is_put_on_the_job_moves_and_the_fault_is_cleared(page: Page, se
     page.get_by_role("button", name="Clear off the bus").press("Enter")
     expect(page.locator("#faults-none")).to_be_visible()
     assert server.get("/v1/synthetic/faults")["faults"] == []
+
+
+def test_a_reset_mends_a_synthetic_node(page: Page, server: Scheduler) -> None:
+    fault = {"kind": "thermal_paste", "node": "node-02", "gpu": 0, "severity": 0.5}
+    server.post("/v1/synthetic/faults", fault, 201)
+    page.locator("#fleet [data-node=node-02] .node-name").click()
+    twice(page.locator("#reset"))
+    until(lambda: server.get("/v1/synthetic/faults")["faults"] == [], 30)
+    expect(page.locator("#changes")).to_contain_text("node reset: its faults were ended", timeout=15_000)
 
 
 def test_a_synthetic_node_is_added_and_removed(page: Page, server: Scheduler) -> None:

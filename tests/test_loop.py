@@ -69,7 +69,7 @@ class Loop:
 
         def answered(query: str) -> bool:
             alone = re.sub(r" or label_replace\(vector\(0\).*", "", plain(query))
-            asked = {"query": alone, "start": now - 600, "end": now, "step": 15}
+            asked: dict[str, str | float] = {"query": alone, "start": now - 600, "end": now, "step": 15}
             answer = self.http.get(self.url("PROMETHEUS", "/api/v1/query_range"), params=asked).json()
             return bool(answer["data"]["result"])
 

@@ -19,14 +19,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
     port = socket.getsockname()[1]
     socket.close()
     fleet = f"http://127.0.0.1:{port}"
-    server = Scheduler(home, "--synthetic", fleet)
     options = ["--nodes", "2", "--gpus-per-node", "2", "--port", str(port)]
     with Process(["exporters", "synthetic", *options], home, home / "fleet.log"):
-        until(lambda: server.http.get("/v1/synthetic/faults").is_success, 30)
-        with server.agent("--synthetic", fleet):
-            until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 30)
-            yield server
-    server.close()
+        server = Scheduler(home, "--synthetic", fleet)
+        try:
+            until(lambda: server.http.get("/v1/synthetic/faults").is_success, 90)
+            with server.agent("--synthetic", fleet):
+                until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 90)
+                yield server
+        finally:
+            server.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 // The scheduler's HTTP API, and how its refusals look on the page.
 
-import { element, find } from "./dom.js";
+import { element, find, rest } from "./dom.js";
 
 const TIMEOUT_MS = 10_000;
 const NOTICE_MS = 12_000;
@@ -45,7 +45,10 @@ export function reason(error) {
 function notice(message) {
   const close = element("button", { type: "button", class: "quiet icon", "aria-label": "Dismiss" }, "✕");
   const shown = element("li", {}, element("span", {}, message), close);
-  close.addEventListener("click", () => shown.remove());
+  close.addEventListener("click", () => {
+    shown.remove();
+    rest(find("title"));
+  });
   setTimeout(() => shown.remove(), NOTICE_MS);
   find("notices").append(shown);
 }

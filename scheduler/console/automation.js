@@ -1,7 +1,7 @@
 // What the automation holds and why, how far it may go, and the way to stop it: a person's word overrules it.
 
 import { attempt, get, nodePath, post } from "./api.js";
-import { className, confirmed, element, find, keyed, plural, since, text } from "./dom.js";
+import { byKeyboard, className, confirmed, element, find, keyed, plural, since, text } from "./dom.js";
 
 const LISTED = 8;
 const SOURCES = { score: "by score", "fast-fail": "jobs failed at once" };
@@ -56,7 +56,7 @@ export class Automation {
 
   #makePlace(one) {
     const shown = element("button", { type: "button", class: "link" }, place(one));
-    shown.addEventListener("click", () => this.select({ node: one.node, gpu: one.gpu ?? undefined }));
+    shown.addEventListener("click", (event) => this.select({ node: one.node, gpu: one.gpu ?? undefined }, byKeyboard(event)));
     return element("li", {}, element("div", { class: "job-line" }, shown), element("p", {}));
   }
 

@@ -12,6 +12,9 @@ export function element(tag, attributes = {}, ...children) {
 
 export const find = (id) => document.getElementById(id);
 
+/** Whether a click came from the keyboard: then the keyboard follows to what the click opens. */
+export const byKeyboard = ({ detail }) => detail === 0;
+
 /** Writes only what differs, so that a repaint of an unchanged page costs no layout. */
 export function text(target, value) {
   const wanted = String(value);
@@ -37,7 +40,7 @@ export function keyed(parent, items, keyOf, create, update) {
     const key = keyOf(item);
     after.set(key, before.get(key) ?? create(item));
   }
-  for (const [key, row] of before) if (!after.has(key)) row.remove();
+  for (const [key, row] of before) if (!after.has(key)) leave(row);
   let next = parent.firstElementChild;
   for (const item of items) {
     const row = after.get(keyOf(item));
@@ -46,6 +49,19 @@ export function keyed(parent, items, keyOf, create, update) {
     else parent.insertBefore(row, next);
   }
   rows.set(parent, after);
+}
+
+/** Removes a row. A keyboard that was in it goes on at the heading, rather than at the top of the page. */
+function leave(row) {
+  const section = row.contains(document.activeElement) && row.closest("section[aria-labelledby]");
+  row.remove();
+  if (section) rest(find(section.getAttribute("aria-labelledby")));
+}
+
+/** Gives the keyboard a place to go on from that is no stop of its own. */
+export function rest(heading) {
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
 }
 
 // The server's clock: ages are right even where this machine's clock is not.
@@ -75,6 +91,7 @@ const ARMED_MS = 4000;
 /** A button that acts on its second click. The first one asks, in the button and to screen readers. */
 export function confirmed(button, question, act) {
   let timer = 0;
+  let busy = false;
   const label = button.textContent;
   const spoken = button.getAttribute("aria-label");
   const disarm = () => {
@@ -88,6 +105,8 @@ export function confirmed(button, question, act) {
   // Not every browser moves the focus to a clicked button, so a blur does not tell of every click elsewhere.
   const elsewhere = ({ target }) => button.contains(target) || disarm();
   button.addEventListener("click", async () => {
+    // A disabled button would lose the keyboard.
+    if (busy) return;
     if (!timer) {
       timer = setTimeout(disarm, ARMED_MS);
       document.addEventListener("pointerdown", elsewhere);
@@ -98,9 +117,9 @@ export function confirmed(button, question, act) {
       return;
     }
     disarm();
-    button.disabled = true;
+    busy = true;
     await act();
-    button.disabled = false;
+    busy = false;
   });
   button.addEventListener("blur", () => timer && disarm());
   return button;

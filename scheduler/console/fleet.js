@@ -1,6 +1,6 @@
 // The fleet as racks of nodes of GPU cells. One tab stop; the arrow keys move inside.
 
-import { attribute, className, element, find, keyed, span, text } from "./dom.js";
+import { attribute, byKeyboard, className, element, find, keyed, rest, span, text } from "./dom.js";
 import { isBad, isDoubtful, nodeState } from "./state.js";
 
 const GLYPHS = { healthy: "", held: "◇", draining: "◐", drained: "■", unreachable: "✕" };
@@ -58,7 +58,7 @@ export class Fleet {
   /** What each tile shows, so that a node that stayed the same costs nothing. */
   #painted = new WeakMap();
 
-  /** `select({node, gpu?})` is called when a person picks something. */
+  /** `select({node, gpu?}, keyboard)` is called when a person picks something. */
   constructor(state, select) {
     this.state = state;
     this.select = select;
@@ -84,8 +84,11 @@ export class Fleet {
   }
 
   /** Where the keyboard goes on when what was selected is closed. */
-  focus() {
-    this.#tabStop?.focus({ preventScroll: true });
+  focus({ node, gpu }) {
+    const tile = this.#root.querySelector(`[data-node="${CSS.escape(node)}"]`);
+    const place = gpu === undefined ? tile?.querySelector(".node-name") : this.#tabStop;
+    if (place) place.focus({ preventScroll: true });
+    else rest(find("fleet-title"));
   }
 
   #racks() {
@@ -120,12 +123,14 @@ export class Fleet {
     attribute(cell, "aria-pressed", chosen);
   }
 
-  #click({ target }) {
+  #click(event) {
+    const { target } = event;
     const cell = target.closest(".gpu");
     const head = target.closest(".node-name");
     if (cell) this.#stopAt(cell);
-    if (cell) this.select(selectionOf(cell));
-    else if (head) this.select({ node: head.parentElement.dataset.node });
+    const keyboard = byKeyboard(event);
+    if (cell) this.select(selectionOf(cell), keyboard);
+    else if (head) this.select({ node: head.parentElement.dataset.node }, keyboard);
   }
 
   #stopAt(cell) {

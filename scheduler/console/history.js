@@ -8,6 +8,8 @@ const CHANGES = {
   "gpu.cordoned": "taken out of service",
   "gpu.probation": "on probation",
   "gpu.uncordoned": "back in service",
+  "gpu.cooling": "cooled by a lower power limit",
+  "gpu.cooled": "at its own power limit again",
   "node.held": "node taken out of service",
   "node.probation": "node on probation",
   "node.released": "node back in service",
@@ -18,6 +20,7 @@ const CHANGES = {
   "node.healthy": "node answers",
   "node.registered": "node registered",
   "node.removed": "node removed",
+  "node.reset": "node reset: its faults were ended",
 };
 const OWNERS = { person: "a person", stethos: "Stethos" };
 

@@ -1,7 +1,7 @@
 // The selected GPU or node with what can be done about it, and the list of what needs a look.
 
 import { attempt, nodePath, post } from "./api.js";
-import { attribute, className, confirmed, element, find, keyed, since, span, text } from "./dom.js";
+import { attribute, byKeyboard, className, clock, confirmed, element, find, keyed, plural, rest, since, span, text } from "./dom.js";
 import { HEALTH, gpuClasses, gpuLabel, stateGlyph, verdict } from "./fleet.js";
 import { isBad, isDoubtful, nodeState } from "./state.js";
 
@@ -18,9 +18,9 @@ export class Inspector {
       const cell = target.closest(".gpu");
       if (cell) select({ node: this.selected.node, gpu: Number(cell.dataset.gpu) });
     });
-    find("attention").addEventListener("click", ({ target }) => {
-      const row = target.closest("button");
-      if (row) select({ node: row.dataset.node, gpu: row.dataset.gpu && Number(row.dataset.gpu) });
+    find("attention").addEventListener("click", (event) => {
+      const row = event.target.closest("button");
+      if (row) select({ node: row.dataset.node, gpu: row.dataset.gpu && Number(row.dataset.gpu) }, byKeyboard(event));
     });
     const gpu = () => `${nodePath(this.selected.node)}/gpus/${this.selected.gpu}`;
     const node = () => nodePath(this.selected.node);
@@ -28,13 +28,17 @@ export class Inspector {
     this.#action("uncordon", "Lift it?", () => `${gpu()}/uncordon`);
     this.#action("drain", "Drain it?", () => `${node()}/drain`, "drain-reason");
     this.#action("undrain", "Undrain it?", () => `${node()}/undrain`);
+    const pauseSeconds = () => ({ seconds: Number(find("pause-seconds").value) || null });
+    this.#action("pause", "Pause it?", () => `${node()}/pause`, "pause-reason", pauseSeconds);
+    this.#action("resume", "Resume it?", () => `${node()}/resume`);
+    this.#action("reset", "End its faults?", () => `${node()}/reset`);
   }
 
-  #action(id, question, path, reasonId) {
+  #action(id, question, path, reasonId, more = () => ({})) {
     const why = reasonId && find(reasonId);
     const button = find(id);
     why?.addEventListener("keydown", (event) => event.key === "Enter" && button.focus());
-    // Asked before the confirmation: a drain that nobody explains is a riddle to the next person.
+    // Asked before the confirmation: what nobody explains is a riddle to the next person.
     button.addEventListener("click", (event) => {
       if (!why || why.value.trim()) return;
       event.stopImmediatePropagation();
@@ -43,12 +47,20 @@ export class Inspector {
     });
     confirmed(button, question, async () => {
       const answer = await attempt(`${id} ${this.selected.node}`, () =>
-        post(path(), why ? { reason: why.value.trim() } : undefined),
+        post(path(), why ? { reason: why.value.trim(), ...more() } : undefined),
       );
       if (!answer) return;
       if (why) why.value = "";
+      const here = document.activeElement === button;
       this.changed(answer);
+      // Done, the button gives way to its opposite; the keyboard goes on at the heading.
+      if (here) requestAnimationFrame(() => rest(find("inspector-title")));
     });
+  }
+
+  /** Takes the keyboard to what was just selected by it. */
+  focus() {
+    if (!this.#panel.hidden) rest(find("inspector-title"));
   }
 
   paint() {
@@ -73,6 +85,7 @@ export class Inspector {
       ["State", gpu.state],
       ["Job", gpu.job && `${gpu.job.name} · ${gpu.job.type} · ${gpu.job.priority}`],
       ["Cordon", gpu.cordon && `${gpu.cordon.reason} (${gpu.cordon.owner}, ${since(gpu.cordon.since)} ago)`],
+      ["Cooling", gpu.cooling && cooling(gpu.cooling)],
       ["Model", gpu.model],
       ["UUID", gpu.uuid],
     ]);
@@ -86,8 +99,9 @@ export class Inspector {
       ["Node", `${node.node} · ${node.rack ?? "no rack"} · ${node.kind}`],
       ["State", `${stateGlyph(state)} ${state}`.trim()],
       ["Why", node.reason],
-      ["Served", `${node.reliability.attempts} attempts, ${node.reliability.infrastructure_failures} failed by the machine`],
+      ["Served", `${plural(node.reliability.attempts, "attempt")}, ${node.reliability.infrastructure_failures} failed by the machine`],
       ["Drain", node.drain && `by ${node.drain.owner}, ${since(node.drain.since)} ago`],
+      ["Pause", node.pause && `${since(node.pause.since)} ago, ${until(node.pause)}`],
     ]);
     keyed(find("node-gpus"), node.gpus, (gpu) => `${node.node}/${gpu.gpu}`, makeCell, (cell, gpu) => {
       className(cell, gpuClasses(gpu));
@@ -95,7 +109,11 @@ export class Inspector {
       attribute(cell, "aria-pressed", gpu.gpu === this.selected.gpu);
     });
     find("drain-part").hidden = Boolean(node.drain);
-    find("undrain").hidden = !node.drain && state !== "held";
+    // What automation holds a node for is undone by `undrain`; a pause alone by `resume`.
+    find("undrain").hidden = !node.drain && (state !== "held" || Boolean(node.pause));
+    find("pause-part").hidden = Boolean(node.pause);
+    find("resume").hidden = !node.pause;
+    find("reset").hidden = node.kind !== "synthetic" || !this.state.fleet.synthetic;
   }
 
   #paintAttention() {
@@ -135,6 +153,10 @@ function concerns(nodes) {
   }
   return found.sort((a, b) => b.rank - a.rank);
 }
+
+const until = ({ until: end }) => (end ? `until ${clock(end)}` : "until it is resumed");
+const cooling = ({ limit_watts: limit, usual_watts: usual, celsius }) =>
+  `limited to ${Math.round(limit)} W instead of ${Math.round(usual)} W, since it was at ${Math.round(celsius)} °C`;
 
 function makeConcern({ node, gpu }) {
   const place = { "data-node": node.node, "data-gpu": gpu ? gpu.gpu : null };

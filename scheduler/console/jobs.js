@@ -1,7 +1,7 @@
 // Jobs as they move from waiting to running to finished, and the form that submits one.
 
 import { attempt, jobPath, post, reason } from "./api.js";
-import { confirmed, element, find, keyed, plural, since, span, text } from "./dom.js";
+import { byKeyboard, confirmed, element, find, keyed, plural, since, span, text } from "./dom.js";
 
 const ENDINGS = { succeeded: "✓", failed: "✕", cancelled: "⊘", timed_out: "◷" };
 const STANDARD_TIMEOUT_SECONDS = 300;
@@ -23,6 +23,8 @@ function ranges(numbers) {
 }
 
 export class Jobs {
+  #submitting = false;
+
   /** `select({node, gpu})` shows where a job runs, `explain(job)` why. */
   constructor(state, select, submitted, explain) {
     Object.assign(this, { state, select, submitted, explain });
@@ -62,9 +64,9 @@ export class Jobs {
     const why = element("button", { type: "button", class: "quiet ask", "aria-label": `Why: ${job.name}` }, "Why?");
     why.addEventListener("click", () => this.explain(this.state.jobs.get(job.id) ?? job));
     const place = element("button", { type: "button", class: "link place" });
-    place.addEventListener("click", () => {
+    place.addEventListener("click", (event) => {
       const [share] = this.state.jobs.get(job.id)?.placement ?? [];
-      if (share) this.select({ node: share.node, gpu: share.gpus[0] });
+      if (share) this.select({ node: share.node, gpu: share.gpus[0] }, byKeyboard(event));
     });
     return element(
       "li",
@@ -87,8 +89,9 @@ export class Jobs {
       // A job that is asked to run long shall not be ended by the standard timeout.
       body.timeout_seconds = Math.max(STANDARD_TIMEOUT_SECONDS, 2 * duration);
     }
-    const [button, told] = [find("submit-button"), find("submit-told")];
-    button.disabled = true;
+    const told = find("submit-told");
+    if (this.#submitting) return;
+    this.#submitting = true;
     try {
       const job = await post("/v1/jobs", body);
       told.className = "told";
@@ -98,7 +101,7 @@ export class Jobs {
       told.className = "told wrong";
       text(told, `Not accepted: ${reason(error)}`);
     }
-    button.disabled = false;
+    this.#submitting = false;
   }
 }
 

@@ -2,12 +2,14 @@
 
 const EVENTS = [
   ...["queued", "assigned", "running", "succeeded", "failed", "cancelled", "timed_out", "requeued"].map((s) => `job.${s}`),
-  ...["registered", "removed", "healthy", "unreachable", "draining", "drained", "undrained", "held", "released", "probation"].map(
+  ...["registered", "removed", "healthy", "unreachable", "draining", "drained", "undrained", "held", "released", "probation", "reset"].map(
     (s) => `node.${s}`,
   ),
   "gpu.cordoned",
   "gpu.uncordoned",
   "gpu.probation",
+  "gpu.cooling",
+  "gpu.cooled",
   "canary.failed",
   "alert.received",
   "workload.changed",

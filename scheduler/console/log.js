@@ -59,11 +59,13 @@ function makeEvent(event) {
   return element("li", { class: toneOf(event), "data-type": event.type, "data-sequence": event.sequence }, time, words);
 }
 
-export function paintAlerts(alerts) {
+/** Of each alert what was told of it last: `received` has every notification, newest first. */
+export function paintAlerts(received) {
+  const alerts = [...Map.groupBy(received, ({ labels }) => JSON.stringify(labels)).values()].map(([newest]) => newest);
   find("no-alerts").hidden = alerts.length > 0;
   const firing = alerts.filter((alert) => alert.status === "firing").length;
   text(find("firing"), firing ? `${firing} firing` : "");
-  const key = (alert) => JSON.stringify([alert.starts_at, alert.labels]);
+  const key = ({ labels }) => JSON.stringify(labels);
   keyed(find("alerts"), alerts, key, makeAlert, (row, alert) => {
     const [head, what] = row.children;
     row.className = `alert is-${alert.status} ${alert.severity ?? ""}`;

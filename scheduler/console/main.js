@@ -148,15 +148,16 @@ function paintDue() {
   for (const part of parts) PAINTERS[part]();
 }
 
-function select(selection) {
+function select(selection, keyboard = false) {
   const closed = !selection && fleet.selected;
   fleet.selected = inspector.selected = selection;
   const place = selection && [selection.node, selection.gpu].filter((part) => part !== undefined).join(" GPU ");
   text(find("spoken"), place ? `${place} selected` : "");
-  if (closed) fleet.focus();
+  if (closed) fleet.focus(closed);
   if (selection) faults.aim(selection);
   readHistory.ask();
   paint("fleet");
+  if (keyboard) requestAnimationFrame(() => inspector.focus());
 }
 
 /** An action answered with the node as it is now. */

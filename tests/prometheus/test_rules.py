@@ -14,8 +14,8 @@ from tests.prometheus.servers import CONFIGURATION, check, program
 
 HERE = Path(__file__).parent
 RULE_FILES = sorted([*CONFIGURATION.glob("rules/*.yml"), *CONFIGURATION.glob("alerts/*.yml")])
-#: The dashboards that alerts link to; grafana/build.py makes them.
-DASHBOARDS = {f"/d/stethos-{name}" for name in ("fleet", "gpu", "detector", "scheduler")}
+#: The dashboards that alerts may link to.
+DASHBOARDS = {f"/d/stethos-{file.stem}" for file in CONFIGURATION.parent.glob("grafana/dashboards/*.json")}
 RULE_TESTS = sorted(HERE.glob("*.test.yml"))
 
 Rule = dict[str, Any]

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from .processes import Scheduler
 
@@ -22,6 +22,9 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
+#: A busy machine is not a broken page.
+expect.set_options(timeout=20_000)
+
 Scheme = Literal["light", "dark"]
 DESKTOP = ViewportSize(width=1440, height=900)
 PHONE = ViewportSize(width=390, height=844)
@@ -59,10 +62,12 @@ def console(
     size: ViewportSize = DESKTOP,
     expected: str = "$^",
     scheme: Scheme = "light",
+    patience_seconds: float = 30.0,
 ) -> Iterator[Page]:
     """The console after a login, live. Errors other than the `expected` ones (a pattern) fail the test."""
     watch = Watch()
     context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+    context.set_default_timeout(patience_seconds * 1000)
     page = context.new_page()
     page.on("console", lambda said: watch.errors.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: watch.errors.append(str(error)))
@@ -75,3 +80,10 @@ def console(
     assert [url for url in watch.asked if not url.startswith(f"{scheduler.url}/")] == []
     unexpected = [error for error in watch.errors if not re.search(expected, error)]
     assert unexpected == []
+
+
+def twice(button: Locator) -> None:
+    """What changes something asks first."""
+    button.click()
+    expect(button).to_have_class(re.compile("armed"))
+    button.click()

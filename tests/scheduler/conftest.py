@@ -9,7 +9,9 @@ from .processes import Scheduler
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
-    server = Scheduler(tmp_path_factory.mktemp("shared"), "--alert-ttl", "2", "--canary-seconds", "0")
+    server = Scheduler(
+        tmp_path_factory.mktemp("shared"), "--node-timeout", "120", "--alert-ttl", "2", "--canary-seconds", "0"
+    )
     yield server
     server.close()
 

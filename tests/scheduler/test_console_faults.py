@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from scheduler.server import listen
 
-from .browser import console, launched
+from .browser import console, launched, twice
 from .processes import Process, Scheduler, until
 
 
@@ -19,14 +19,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheduler]:
     port = socket.getsockname()[1]
     socket.close()
     fleet = f"http://127.0.0.1:{port}"
-    server = Scheduler(home, "--synthetic", fleet)
     options = ["--nodes", "2", "--gpus-per-node", "2", "--port", str(port)]
     with Process(["exporters", "synthetic", *options], home, home / "fleet.log"):
-        until(lambda: server.http.get("/v1/synthetic/faults").is_success, 30)
-        with server.agent("--synthetic", fleet):
-            until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 30)
-            yield server
-    server.close()
+        server = Scheduler(home, "--synthetic", fleet)
+        try:
+            until(lambda: server.http.get("/v1/synthetic/faults").is_success, 90)
+            with server.agent("--synthetic", fleet):
+                until(lambda: server.get("/v1/fleet")["counts"]["nodes"]["healthy"] == 2, 90)
+                yield server
+        finally:
+            server.close()
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_a_fault_is_put_on_the_job_moves_and_the_fault_is_cleared(page: Page, se
     expect(form.locator("[name=gpu]")).to_be_hidden()
     form.locator("[name=kind]").select_option("off_the_bus")
     expect(form.locator("[name=gpu]")).to_have_value(str(gpu))
-    page.get_by_role("button", name="Inject fault").click()
+    page.get_by_role("button", name="Inject fault").press("Enter")
     expect(page.locator("#faults li")).to_contain_text(f"{node} · GPU {gpu} · severity 0.80")
 
     def moved() -> str | None:
@@ -56,9 +58,18 @@ def test_a_fault_is_put_on_the_job_moves_and_the_fault_is_cleared(page: Page, se
     there = until(moved, 30)
     expect(page.locator("#running .place")).to_contain_text(there)
     expect(page.locator("#ran-here li", has_text="mover").last).to_contain_text(f"went on to {there}")
-    page.get_by_role("button", name="Clear off the bus").click()
+    page.get_by_role("button", name="Clear off the bus").press("Enter")
     expect(page.locator("#faults-none")).to_be_visible()
     assert server.get("/v1/synthetic/faults")["faults"] == []
+
+
+def test_a_reset_mends_a_synthetic_node(page: Page, server: Scheduler) -> None:
+    fault = {"kind": "thermal_paste", "node": "node-02", "gpu": 0, "severity": 0.5}
+    server.post("/v1/synthetic/faults", fault, 201)
+    page.locator("#fleet [data-node=node-02] .node-name").click()
+    twice(page.locator("#reset"))
+    until(lambda: server.get("/v1/synthetic/faults")["faults"] == [], 30)
+    expect(page.locator("#changes")).to_contain_text("node reset: its faults were ended", timeout=15_000)
 
 
 def test_a_synthetic_node_is_added_and_removed(page: Page, server: Scheduler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -13,6 +14,7 @@ DEFAULT = Path(__file__).with_name("signals.yml")
 
 Direction = Literal["high", "low", "both"]
 Follows = Literal["job", "effort"] | None
+SENSOR = "sensor"  # the cause of a reading that stays the same
 
 
 class SignalsError(ValueError):
@@ -74,6 +76,7 @@ class _File(BaseModel):
     jobs: str
     targets: str
     restart: list[str] = []
+    ranks: dict[str, int] = {}
     signals: list[_Entry]
 
 
@@ -93,15 +96,21 @@ class Signal:
     cause_high: str | None = None
     cause_low: str | None = None
     alarms: tuple[Alarm, ...] = ()
+    rank_high: int = 0  # of the causes, see signals.yml
+    rank_low: int = 0
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:
         """The same signal, by how long its readings have not changed at all."""
-        return replace(self, direction="high", cause_high="sensor", cause_low="sensor")
+        return replace(self, direction="high", cause_high=SENSOR, cause_low=SENSOR, rank_high=-5, rank_low=-5)
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""
         return (self.cause_high if deviation > 0 else self.cause_low) or self.name
+
+    def rank(self, deviation: float) -> int:
+        """How far downstream that cause is: of several at once the lowest brings the others about."""
+        return self.rank_high if deviation > 0 else self.rank_low
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ def load(path: Path = DEFAULT) -> Signals:
     for name in names:
         if names.count(name) > 1:
             raise SignalsError(f"{path}: the signal {name!r} is listed twice")
-    queries = tuple(Query(entry.query, _signal(entry), entry.expand) for entry in file.signals)
+    queries = tuple(Query(entry.query, _signal(entry, file.ranks), entry.expand) for entry in file.signals)
     for name in file.restart:
         if name not in names:
             raise SignalsError(f"{path}: restart names {name!r}, which is not a signal")
@@ -157,7 +166,7 @@ def load(path: Path = DEFAULT) -> Signals:
     )
 
 
-def _signal(entry: _Entry) -> Signal | None:
+def _signal(entry: _Entry, ranks: Mapping[str, int]) -> Signal | None:
     if entry.name is None:
         return None
     return Signal(
@@ -173,4 +182,6 @@ def _signal(entry: _Entry) -> Signal | None:
         entry.cause.high,
         entry.cause.low,
         entry.alarms,
+        ranks.get(entry.cause.high or "", 0),
+        ranks.get(entry.cause.low or "", 0),
     )

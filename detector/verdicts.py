@@ -97,7 +97,15 @@ def _verdict(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[S
         return Verdict(0.0)
     order = np.argsort(-excess, kind="stable")[:TOP]
     shares = tuple((signals[i].name, float(excess[i] / total)) for i in order if excess[i] >= _LEAST_SHARE * total)
-    rows = range(int(order[0]), len(by_row), len(signals))  # of the leading signal
-    row = max(rows, key=lambda each: float(by_row[each]))
-    cause = rows_of(signals, len(by_row))[row].cause(float(recent[row])) if worst >= 1 else ""
-    return Verdict(worst, cause, shares)
+    return Verdict(worst, _cause(ratios, by_row, recent, signals) if worst >= 1 else "", shares)
+
+
+def _cause(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[Signal]) -> str:
+    """Of the signals that are an alarm by themselves, the cause that brings the others about."""
+    rows = rows_of(signals, len(by_row))
+    found = []
+    for place in np.flatnonzero(ratios >= min(1.0, float(ratios.max()))).tolist():
+        row = max(range(place, len(by_row), len(signals)), key=lambda each: float(by_row[each]))
+        deviation = float(recent[row])
+        found.append((rows[row].rank(deviation), -float(ratios[place]), rows[row].cause(deviation)))
+    return min(found)[2]

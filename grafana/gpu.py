@@ -46,7 +46,7 @@ VERDICT = [
         "short",
         "{{node}} / {{gpu}} {{signal}} :: "
         f"max by (node, gpu, signal) (stethos_anomaly_contribution{PLACE} and {SELECTED})"
-        f" * on (node, gpu) group_left max by (node, gpu) (stethos_anomaly_score{PLACE})",
+        f" * on (node, gpu) group_left () max by (node, gpu) (stethos_anomaly_score{PLACE})",
         stacked=True,
     ),
     rows(

@@ -17,6 +17,7 @@ from tests.series import ROOT, emitted_in, literals_in, panels, plain, read_by, 
 # Not ours, and why they can be relied on.
 FOREIGN = {
     "up": "Prometheus makes it for each target",
+    "scrape_duration_seconds": "Prometheus makes it for each target",
     "ALERTS": "Prometheus makes it for each active alert",
     "prometheus_rule_evaluation_failures_total": "Prometheus' own",
     "alertmanager_notifications_failed_total": "Alertmanager's own",

@@ -46,15 +46,16 @@ export class Inspector {
       why.reportValidity();
     });
     confirmed(button, question, async () => {
+      const here = document.activeElement === button;
       const answer = await attempt(`${id} ${this.selected.node}`, () =>
         post(path(), why ? { reason: why.value.trim(), ...more() } : undefined),
       );
       if (!answer) return;
       if (why) why.value = "";
-      const here = document.activeElement === button;
       this.changed(answer);
-      // Done, the button gives way to its opposite; the keyboard goes on at the heading.
-      if (here) requestAnimationFrame(() => rest(find("inspector-title")));
+      // Done, the button gives way to its opposite, perhaps before the answer; the keyboard goes on at the heading.
+      const left = () => [button, document.body].includes(document.activeElement);
+      if (here) requestAnimationFrame(() => left() && rest(find("inspector-title")));
     });
   }
 

@@ -185,10 +185,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], idle(prepared.context))
     apart, common = apart_from_node(np.concatenate([own, plain]), telemetry.gpus)
-    return Residuals(
-        np.concatenate([apart, prepared.unchanged]),
-        np.concatenate([shared, common[: len(signals)], prepared.unchanged]),
-    )
+    stuck = apart_from_fleet(prepared.unchanged)
+    return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], stuck]))
 
 
 def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
@@ -200,6 +198,18 @@ def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
     bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), own, agreed)).astype(np.float32)
     bounded[:, idle] = np.nan
     return bounded
+
+
+def apart_from_fleet(unchanged: Floats) -> Floats:
+    """For how much longer than at half of the fleet a reading has been the same, [signals, gpus, steps].
+
+    Where everybody's readings stand still it is Prometheus that did, and repeats the last ones.
+    """
+    present = ~np.isnan(unchanged)
+    middle = np.sort(unchanged, axis=1)  # NaN last
+    place = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0) // 2
+    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1), 0)
+    return longer
 
 
 def apart_from_node(residuals: Floats, gpus: tuple[Gpu, ...]) -> tuple[Floats, Floats]:

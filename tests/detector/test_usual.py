@@ -9,7 +9,7 @@ from detector import habits, offsets
 from detector.batches import peers
 from detector.contexts import alone
 from detector.features import TREND, WINDOW, trend, unchanged
-from detector.residuals import apart_from_node, within
+from detector.residuals import apart_from_fleet, apart_from_node, within
 from detector.signals import Signal
 from detector.telemetry import IDLE, Telemetry
 
@@ -95,6 +95,14 @@ def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:
     np.testing.assert_array_equal(unchanged(values, 0)[0, 0], [0, 1, 2, NAN, 3, 0, 1])
     stuck = np.ones((1, 1, 200), np.float32)
     assert unchanged(stuck, 199)[0, 0, 0] == WINDOW == unchanged(stuck[..., -WINDOW - 1 :], WINDOW)[0, 0, 0]
+
+
+def test_readings_that_stand_still_everywhere_are_held_against_nobody() -> None:
+    moving = np.array([0, 0, 1, 30, NAN], np.float32)[None, :, None]  # one sensor is stuck
+    np.testing.assert_array_equal(apart_from_fleet(moving)[0, :, 0], [0, 0, 1, 30, NAN])
+    standing = np.array([30, 30, 31, 48, NAN], np.float32)[None, :, None]
+    np.testing.assert_array_equal(apart_from_fleet(standing)[0, :, 0], [0, 0, 1, 18, NAN])
+    assert apart_from_fleet(np.full((1, 2, 1), NAN)).shape == (1, 2, 1)
 
 
 def test_a_leak_is_a_trend_and_a_jump_or_noise_is_none() -> None:

@@ -24,7 +24,7 @@ GPUS = 64
 #: What dashboards show only at times: thresholds are refitted daily, and a shadow is there only during a trial.
 SELDOM = ("stethos_detector_recalibrated_timestamp_seconds", "stethos_detector_shadow_info")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 Json = dict[str, Any]
 

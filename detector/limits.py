@@ -78,13 +78,15 @@ def _tail(
 def _scaled(
     residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]], signals: int
 ) -> tuple[ContextScale, list[Floats]]:
-    """Of several stretches the more cautious scale."""
+    """Of several stretches the more cautious scale. The last rows are how long each signal's readings are the same."""
     pairs = list(zip(residuals, contexts, strict=True))
     values = np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0)
-    for row in range(2 * signals, len(residuals[0])):
+    rows = len(residuals[0])
+    for row in range(rows - signals, rows):
         runs = np.concatenate([each[row].ravel() for each in residuals])
+        known = runs[~np.isnan(runs)]
         # A reading that often stays the same says nothing by staying so.
-        if not np.nanquantile(runs, _OFTEN) <= _RESTLESS:
+        if len(known) == 0 or np.quantile(known, _OFTEN) > _RESTLESS:
             values[:, row] = np.inf
     scale = ContextScale(values)
     return scale, [scale.apply(each, context) for each, context in pairs]

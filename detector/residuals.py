@@ -100,19 +100,24 @@ class PeerJudge:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
         topologies, context = peers(ordered, readings, self.state, first)
+        names = [signal.name for signal in self.signals]
+        # Where nothing tells busy from idle, all of one model are alike.
+        told = self.state[0] in names and not np.isnan(readings[names.index(self.state[0])]).all()
         steps = [
-            self._step(readings[:, :, first + step], context[:, step], topology)
+            self._step(readings[:, :, first + step], context[:, step], idle(context[:, step]) | (not told), topology)
             for step, topology in enumerate(topologies)
         ]
         deviation = np.stack(steps, axis=-1) / np.float32(_PEER_SIGMAS)
         return Residuals(deviation, deviation)
 
-    def _step(self, readings: Floats, context: NDArray[np.int64], topology: Topology) -> Floats:
+    def _step(
+        self, readings: Floats, context: NDArray[np.int64], alike: NDArray[np.bool_], topology: Topology
+    ) -> Floats:
         by_rack, by_load, by_job = (self._deviation(readings, topology[kind]) for kind in ("rack", "load", "job"))
         by_effort = np.where(np.isnan(by_rack), by_load, by_rack)
         follows = np.array([signal.follows == "effort" for signal in self.signals])
         by_job[:, unsettled(context)] = np.nan
-        chosen: Floats = np.where(follows[:, None] | idle(context), by_effort, by_job)
+        chosen: Floats = np.where(follows[:, None] | alike, by_effort, by_job)
         return chosen
 
     def _deviation(self, readings: Floats, groups: Groups) -> Floats:

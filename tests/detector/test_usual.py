@@ -9,7 +9,7 @@ from detector import habits, offsets
 from detector.batches import peers
 from detector.contexts import alone
 from detector.features import TREND, WINDOW, trend, unchanged
-from detector.residuals import apart_from_fleet, apart_from_node, within
+from detector.residuals import PeerJudge, apart_from_fleet, apart_from_node, within
 from detector.signals import Signal
 from detector.telemetry import IDLE, Telemetry
 
@@ -17,6 +17,7 @@ from . import fleets
 
 NAN = np.float32(np.nan)
 IDLE_CONTEXT, BUSY_CONTEXT = 0, 2
+STATE = ("utilization_ratio", "power_watts")
 
 
 def servers(steps: int = 600, count: int = 3) -> Telemetry:
@@ -139,5 +140,15 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
 
 def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
     fleet = servers()
-    _, context = peers(fleet, fleet.values, ("utilization_ratio", "power_watts"), 500)
+    _, context = peers(fleet, fleet.values, STATE, 500)
     assert alone(context).all()
+
+
+def test_without_a_model_such_servers_are_compared_with_one_another() -> None:
+    fleet = servers(count=6)
+    fleet.values[:] = 1.0 + 0.01 * np.random.default_rng(8).standard_normal(fleet.values.shape)
+    fleet.values[2, 3, 550:] = 2.0
+    found = PeerJudge(fleet.signals, STATE).residuals(fleet, 500).own
+    assert np.isfinite(found).all()
+    assert found[2, 3, 60:].min() > 5
+    assert np.abs(np.delete(found, 3, axis=1)).max() < 5

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-_MOST_BYTES = 1 << 26  # of a message; Prometheus sends well below one megabyte
+MOST_BYTES = 1 << 26  # of a message; Prometheus sends well below one megabyte
 _BYTES, _FIXED64, _VARINT = 2, 1, 0  # wire types
 _FIRST, _SECOND = 1 << 3, 2 << 3  # field numbers, as they stand in a key
 
@@ -37,7 +37,7 @@ def decode(body: bytes) -> Push:
     """Read a message. Raises PushError."""
     packed = np.frombuffer(body, np.uint8)
     size, begin = _varint(packed, 0, len(packed))
-    if begin < 0 or not 0 <= size <= _MOST_BYTES:
+    if begin < 0 or not 0 <= size <= MOST_BYTES:
         raise PushError(f"a message of {len(body)} bytes is not packed with snappy")
     try:
         content = pa.Codec("snappy").decompress(body, decompressed_size=size, asbytes=True)
@@ -65,7 +65,10 @@ def labels_of(field: bytes) -> dict[str, str]:
         second, value, value_end = _field(text, name_end, at)
         if value_end < 0 or (first, second) != (_FIRST | _BYTES, _SECOND | _BYTES):
             raise PushError(f"{field!r} are not the labels of a series")
-        found[field[name:name_end].decode()] = field[value:value_end].decode()
+        try:
+            found[field[name:name_end].decode()] = field[value:value_end].decode()
+        except UnicodeDecodeError as error:
+            raise PushError(f"{field!r} are not labels: they are not UTF-8") from error
     return found
 
 

@@ -25,7 +25,7 @@ from detector.feed import Feed
 from detector.fleet import Fleet
 from detector.lifecycle import LifeCycle
 from detector.promql import PrometheusError
-from detector.remote_write import PushError
+from detector.remote_write import MOST_BYTES, PushError
 from detector.state import Snapshot
 
 log = structlog.get_logger()
@@ -144,12 +144,22 @@ def receiver(feed: Feed) -> Callable[[Request], Awaitable[Response]]:
 
     async def write(request: Request) -> Response:
         try:
-            await run_in_threadpool(feed.take, await request.body())
+            await run_in_threadpool(feed.take, await _body(request))
         except PushError as error:
             return _problem(request, 400, "Not a remote write", str(error))
         return Response(status_code=204)
 
     return write
+
+
+async def _body(request: Request) -> bytes:
+    """Raises PushError before more is held than any sender would send."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise PushError(f"a message of more than {MOST_BYTES} bytes is no remote write")
+    return bytes(body)
 
 
 def _problem(request: Request, status: int, title: str, detail: str) -> Response:

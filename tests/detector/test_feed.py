@@ -100,6 +100,8 @@ def test_a_push_that_is_cut_off_is_refused_and_changes_nothing() -> None:
     series: list[Series] = [({"__name__": NAME}, [(1, 2.0)])]
     with pytest.raises(PushError, match="is not a remote write of version 1"):
         feed.take(packed(write_request(series)[:20]))
+    with pytest.raises(PushError, match="not UTF-8"):
+        labels_of(field(1, field(1, b"job") + field(2, b"\xff")))
     with pytest.raises(PushError, match="is not packed with snappy"):
         feed.take(message(series)[:-9])
     assert feed.range(NAME, 0, 0, 5) is None
@@ -244,6 +246,13 @@ def test_a_push_that_is_none_is_a_problem_in_one_sentence(pushing: Pushing) -> N
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"] == "a message of 1 bytes is not packed with snappy"
+
+
+def test_a_push_without_end_is_refused_before_it_is_held(pushing: Pushing) -> None:
+    port = httpx.URL(str(pushing.place.settings["remote_write"][0]["url"]))  # type: ignore[index]
+    answer = httpx.post(port, content=(bytes(1 << 20) for _ in range(80)), timeout=60)
+    assert answer.status_code == 400
+    assert "more than" in answer.json()["detail"]
 
 
 def samples(matrix: Matrix) -> dict[tuple[str, float], float]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -139,6 +140,29 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """Waits for a folder with a model, in the making since the fixture was asked for."""
+    folder = tmp_path_factory.mktemp("trained")
+    python = str(ROOT / ".venv/bin/python")
+    fleet = "--nodes 16 --gpus-per-node 8 --hours 2 --step 5 --seed 7 --no-upkeep".split()
+    record = [python, "-m", "exporters", "record", *fleet, "--out", str(folder)]
+    train = ["nice", python, "-m", "detector", "train", "--recording", str(folder / "recording.parquet")]
+    train += ["--iterations", "600", "--out", str(folder / "models")]
+    with (folder / "train.out").open("w") as output:
+        making = subprocess.Popen(
+            ["sh", "-c", f"{shlex.join(record)} && exec {shlex.join(train)}"], cwd=ROOT, stdout=output, stderr=output
+        )
+
+    def ready() -> Path:
+        assert making.wait(300) == 0, (folder / "train.out").read_text()
+        return folder / "models"
+
+    yield ready
+    making.kill()
+    making.wait()
+
+
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, subprocess.Popen[str]]]:
     home = tmp_path_factory.mktemp("home")
     ports = dict(zip(PROCESSES, free_ports(len(PROCESSES)), strict=True))
@@ -176,6 +200,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, subp
                 up.wait(30)
 
 
+@pytest.mark.usefixtures("trained")
 def test_a_job_heats_its_gpu_and_a_sick_gpu_is_found_avoided_and_taken_back(
     stack: tuple[Loop, subprocess.Popen[str]],
 ) -> None:
@@ -210,17 +235,12 @@ def test_a_job_heats_its_gpu_and_a_sick_gpu_is_found_avoided_and_taken_back(
 
 
 def test_a_trained_model_is_taken_up_while_the_loop_runs_and_finds_the_fault(
-    stack: tuple[Loop, subprocess.Popen[str]], tmp_path: Path
+    stack: tuple[Loop, subprocess.Popen[str]], trained: Callable[[], Path]
 ) -> None:
     loop, _ = stack
-    python = ROOT / ".venv/bin/python"
-    fleet = ["--nodes", "16", "--gpus-per-node", "8", "--hours", "2", "--step", "5", "--seed", "7", "--no-upkeep"]
-    subprocess.run(
-        [python, "-m", "exporters", "record", *fleet, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True
-    )
-    recording = ["--recording", str(tmp_path / "recording.parquet"), "--out", str(loop.home / "models")]
-    recording += ["--iterations", "600"]
-    subprocess.run(["nice", python, "-m", "detector", "train", *recording], cwd=ROOT, check=True, capture_output=True)
+    (loop.home / "models").mkdir(exist_ok=True)
+    for version in trained().iterdir():
+        version.rename(loop.home / "models" / version.name)
     until("the model is in use", lambda: loop.value('stethos_detector_model_info{stage="model"}') == 1, 30)
     assert loop.value("count(stethos_anomaly_score)") == GPUS
 

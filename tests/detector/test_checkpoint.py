@@ -41,6 +41,7 @@ def weights(folder: Path) -> tuple[bytes, list[int]]:
     return registry.pack(judge), heard
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     killed = multiprocessing.get_context("spawn").Process(target=train_and_die, args=(tmp_path / "killed",))
     killed.start()

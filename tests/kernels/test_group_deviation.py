@@ -64,6 +64,7 @@ def on_card(**environment: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_cuda_equals_the_reference_under_the_simulator() -> None:
     assert on_card(NUMBA_ENABLE_CUDASIM="1").endswith("cases equal the reference\n")
 

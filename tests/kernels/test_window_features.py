@@ -64,6 +64,7 @@ def on_card(**environment: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.slow
 def test_cuda_equals_the_references_under_the_simulator() -> None:
     """Of this op and of the other two along the steps."""
     assert "equal their references" in on_card(NUMBA_ENABLE_CUDASIM="1")

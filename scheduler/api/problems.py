@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -58,7 +59,7 @@ def from_validation(error: ValidationError, what: str, under: str = "") -> Probl
     errors = [
         {
             "pointer": under + "".join(f"/{_escape(step)}" for step in item["loc"]),
-            "detail": _sentence(item["msg"], item["input"]),
+            "detail": _sentence(item),
         }
         for item in error.errors()
     ]
@@ -71,9 +72,11 @@ def _escape(step: int | str) -> str:
     return str(step).replace("~", "~0").replace("/", "~1")
 
 
-def _sentence(message: str, given: object) -> str:
-    shown = repr(given)
-    return f"{message}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
+def _sentence(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":  # our own, which says it all
+        return error["msg"].removeprefix("Value error, ")
+    shown = repr(error["input"])
+    return f"{error['msg']}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

@@ -131,8 +131,8 @@ class AttemptAnswer(Answer):
             state=attempt.state,
             placement=ShareAnswer.of(attempt.placement),
             placed_at=rfc3339(attempt.placed_at),
-            started_at=_time(attempt.started_at),
-            finished_at=_time(attempt.finished_at),
+            started_at=rfc3339(attempt.started_at),
+            finished_at=rfc3339(attempt.finished_at),
             reason=attempt.reason,
         )
 
@@ -181,8 +181,8 @@ class JobAnswer(Answer):
             node=job.placement[0].node if job.placement else None,
             placement=ShareAnswer.of(job.placement),
             submitted_at=rfc3339(job.submitted_at),
-            started_at=_time(job.started_at),
-            finished_at=_time(job.finished_at),
+            started_at=rfc3339(job.started_at),
+            finished_at=rfc3339(job.finished_at),
             result=json.loads(job.result) if job.result else None,
             attempts=[AttemptAnswer.of(attempt) for attempt in job.attempts],
         )
@@ -313,10 +313,6 @@ def _reason(request: Request, job: Job) -> str | None:
 
 def _answer(request: Request, job: Job) -> JobAnswer:
     return JobAnswer.of(job, _reason(request, job))
-
-
-def _time(timestamp: float | None) -> str | None:
-    return None if timestamp is None else rfc3339(timestamp)
 
 
 def _cursor(number: int) -> str:

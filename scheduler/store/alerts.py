@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..nodes import SCORE, WHOLE_NODE
+from ..nodes import SCORE, WHOLE_NODE, gpu_named
 from ..remediation import Policy
 from . import nodes, remediation
 from .attempts import Ended
@@ -47,8 +47,7 @@ class Alert:
 
     @property
     def gpu(self) -> int | None:
-        gpu = self.labels.get("gpu", "")
-        return int(gpu) if gpu.isascii() and gpu.isdigit() and len(gpu) < 5 else None
+        return gpu_named(self.labels.get("gpu", ""))
 
     @property
     def source(self) -> str:

@@ -192,6 +192,7 @@ class Queue:
         for name in unknown:
             self.heard.pop(name, None)
         held = {name: fences for name, fences in held.items() if name in states}
+        cooled = {name: [each for each in cooled.get(name, ()) if each.gpu in states[name].gpus] for name in held}
         if any(
             not state.reachable or _news(state.parts, held[name]) or cooling.differs(state.cooled, cooled.get(name, ()))
             for name, state in states.items()
@@ -234,15 +235,21 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class _NodeLook:
     reachable: bool
+    gpus: frozenset[int]
     parts: list[Part]
     cooled: dict[int, Cooling]
 
 
 def _look(tx: Transaction, names: tuple[str, ...]) -> dict[str, _NodeLook]:
-    known = {row["name"]: bool(row["reachable"]) for row in tx.all("nodes")}
+    known = {row["name"]: row for row in tx.all("nodes")}
     cooled = cooling.get_all(tx)
     return {
-        name: _NodeLook(known[name], attempts.live_parts(tx, name), cooled.get(name, {}))
+        name: _NodeLook(
+            bool(known[name]["reachable"]),
+            frozenset(gpu.index for gpu in nodes.described(known[name]["gpus"])),
+            attempts.live_parts(tx, name),
+            cooled.get(name, {}),
+        )
         for name in names
         if name in known
     }

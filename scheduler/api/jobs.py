@@ -22,7 +22,7 @@ from ..store import Transaction
 from ..store import jobs as stored
 from ..store.nodes import get_all
 from .context import context, principal
-from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_query
+from .endpoint import Answer, Body, Endpoint, Parameters, Text, answer, parse, parse_query
 from .problems import Problem, from_validation
 
 FIRST_PAGE = 2**62
@@ -66,7 +66,7 @@ class JobRequest(Body):
     gpus: Annotated[int, Field(ge=1, le=100_000, description="In all, over all its nodes.")]
     nodes: Annotated[int, Field(ge=1, le=10_000, description="The GPUs spread evenly over so many.")] = 1
     priority: Literal["LOW", "NORMAL", "HIGH", "CRITICAL"] = "NORMAL"
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    name: Annotated[Text, Field(max_length=200)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 300.0
     retries: Annotated[int, Field(ge=0, le=100, description="New attempts after the machine failed.")] = 3
     duration_seconds: Annotated[float, Field(ge=0, le=2_592_000)] | None = None

@@ -15,7 +15,7 @@ from ..queue import BusyNodeError
 from ..store import Transaction, cooling, jobs, remediation
 from ..store import nodes as stored
 from .context import Context, context
-from .endpoint import Body, Endpoint, Parameters, answer, parse, parse_query
+from .endpoint import Body, Endpoint, Parameters, Text, answer, parse, parse_query
 from .node import About, NodeAnswer, NodeList
 from .problems import Problem
 
@@ -25,17 +25,21 @@ NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
 IF_MATCH = {"If-Match": "The node's ETag: nothing is changed once it is another, as another drain would make it."}
 
 
+Label = Annotated[Text, Field(max_length=253)]
+Reason = Annotated[Text, Field(max_length=500)]
+
+
 class GpuRequest(Body):
     gpu: Annotated[int, Field(ge=0, le=1023)]
-    uuid: str | None = None
-    model: str | None = None
+    uuid: Label | None = None
+    model: Label | None = None
 
 
 class NodeRequest(Body):
     node: NodeName
     gpus: Annotated[int, Field(ge=1, le=1024)] | Annotated[list[GpuRequest], Field(min_length=1, max_length=1024)]
-    model: str | None = None
-    rack: str | None = None
+    model: Label | None = None
+    rack: Label | None = None
     kind: Annotated[str, Field(pattern=r"^(real|synthetic)$")] = "real"
 
     def described(self) -> list[Gpu]:
@@ -45,7 +49,7 @@ class NodeRequest(Body):
 
 
 class ReasonRequest(Body):
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
 
 
 class RemoveQuery(Parameters):
@@ -193,7 +197,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "POST",
-        "/v1/nodes/{node}/gpus/{gpu:int}/cordon",
+        "/v1/nodes/{node}/gpus/{gpu:number}/cordon",
         cordon,
         "No new work on one GPU.",
         body=ReasonRequest,
@@ -204,7 +208,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "POST",
-        "/v1/nodes/{node}/gpus/{gpu:int}/uncordon",
+        "/v1/nodes/{node}/gpus/{gpu:number}/uncordon",
         uncordon,
         "Lift everybody's cordon on one GPU; what is known now brings none back, new evidence may.",
         answer=NodeAnswer,

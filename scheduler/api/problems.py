@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents."""
 
 import http
+import re
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -16,6 +17,9 @@ log = structlog.get_logger()
 RETRY_SECONDS = 2
 
 MEDIA_TYPE = "application/problem+json"
+
+#: How pydantic calls one of several types that a value may have; there is no such place in the body.
+_CHOICE = re.compile(r"constrained-\w+|list\[\w+\]")
 
 
 class Problem(Exception):  # noqa: N818 - it is RFC 9457's word
@@ -58,7 +62,7 @@ def from_validation(error: ValidationError, what: str, under: str = "") -> Probl
     """One pointer (RFC 6901) and one sentence for each thing that is wrong."""
     errors = [
         {
-            "pointer": under + "".join(f"/{_escape(step)}" for step in item["loc"]),
+            "pointer": under + "".join(f"/{_escape(step)}" for step in item["loc"] if not _CHOICE.fullmatch(str(step))),
             "detail": _sentence(item),
         }
         for item in error.errors()

@@ -12,15 +12,14 @@ from ..queue import Versions
 from ..store import Transaction
 from ..store import nodes as stored
 from .context import context
-from .endpoint import Body, Endpoint, parse
+from .endpoint import Endpoint, parse
 from .node import NodeAnswer
-from .nodes import IF_MATCH, respond, told, versions_of
+from .nodes import IF_MATCH, ReasonRequest, respond, told, versions_of
 from .problems import Problem
 from .synthetic import synthetic_fleet
 
 
-class PauseRequest(Body):
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+class PauseRequest(ReasonRequest):
     seconds: Annotated[
         float | None,
         Field(gt=0, le=30 * 86_400, description="After so many the node takes work again by itself; null: never."),

@@ -14,6 +14,9 @@ from .transaction import Transaction
 
 GPU_ALERT = "GpuAnomalous"
 
+#: Characters of a text from outside that an index or a reason takes.
+LONGEST = 500
+
 
 class Action(StrEnum):
     """What an alert asks for: only to be noted, to keep new work off, or to take away what runs there, too."""
@@ -111,7 +114,7 @@ def receive(tx: Transaction, alert: Alert, ttl_seconds: float, policy: Policy) -
         **place,
     )
     told = {"status": alert.status, "severity": alert.severity, "effect": effect.text}
-    tx.event("alert.received", alert.name, **told, **place)
+    tx.event("alert.received", alert.name[:LONGEST], **told, **place)
     return effect
 
 
@@ -132,7 +135,7 @@ def _act(tx: Transaction, alert: Alert, ttl_seconds: float, policy: Policy, new:
         if new:
             # Overruled was the alert as it fired before; this is another time.
             remediation.forget_overrule(tx, node.name, gpu, alert.source)
-        reason = alert.annotations.get("summary") or f"alert {alert.name}"
+        reason = (alert.annotations.get("summary") or f"alert {alert.name}")[:LONGEST]
         evict = alert.action == Action.DRAIN
         kin = SCORE if alert.name == GPU_ALERT else None
         until = tx.now + ttl_seconds

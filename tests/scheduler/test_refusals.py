@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Iterator
 
 import pytest
 from starlette.requests import Request
@@ -68,7 +69,9 @@ def test_a_number_that_nobody_can_count_to_is_no_crash(scheduler: Scheduler, dig
 
 
 def test_who_leaves_in_the_middle_of_a_body_is_no_crash() -> None:
-    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    messages: Iterator[Message] = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
 
     async def receive() -> Message:
         return next(messages)

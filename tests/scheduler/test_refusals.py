@@ -92,10 +92,11 @@ def test_the_heat_of_a_gpu_that_a_node_does_not_have_is_left_out(scheduler: Sche
     scheduler.node("n", gpus=1)
     cooled = [{"gpu": gpu, "limit_watts": 200, "usual_watts": 700, "celsius": 91} for gpu in (0, 1)]
     scheduler.post("/v1/heartbeats", {"nodes": [{"node": "n", "attempts": [], "cooled": cooled}]})
-    assert scheduler.get("/v1/nodes/n")["gpus"][0]["cooling"]["limit_watts"] == 200
-    told = [event["subject"] for event in scheduler.get("/v1/nodes/n/history?gpu=0")["changes"]]
-    assert "n/0" in told
-    assert "n/1" not in [event["subject"] for event in scheduler.get("/v1/nodes/n/history")["changes"]]
+    scheduler.post("/v1/nodes", {"node": "n", "gpus": 2}, 201)
+    first, second = scheduler.get("/v1/nodes/n")["gpus"]
+    assert first["cooling"]["limit_watts"] == 200
+    assert second["cooling"] is None
+    assert "n/1" not in [change["subject"] for change in scheduler.get("/v1/nodes/n/history?gpu=1")["changes"]]
 
 
 def test_an_alert_without_end_costs_the_others_nothing(scheduler: Scheduler, postgresql: Postgresql) -> None:

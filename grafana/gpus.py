@@ -8,6 +8,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsConfig,
 )
 from grafana_foundation_sdk.models.dashboard import ThresholdsMode as Mode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from grafana.board import Board
 from grafana.panels import GPU, HEAT, NAME, PLAIN, SCORE, SCORES, Steps, arranged, panel, timeline
@@ -40,7 +41,7 @@ COLUMNS: list[tuple[str, str, Steps, str]] = [
 def one_row_per_gpu() -> table.Panel:
     why = "Each GPU now. Hot is the share of time slowed down by heat. A click on the GPU leads to its detail."
     queries = [query for *_, query in COLUMNS]
-    kind = panel(table.Panel(), "GPUs", why, "short", (24, 22), queries, PLAIN)
+    kind = panel(table.Panel(), "GPUs", why, "short", (24, 22), queries, PLAIN, PromQueryFormat.TABLE)
     kind.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     names = {f"Value #{reference}": column for reference, (column, *_) in zip("ABCDEFGHIJKL", COLUMNS, strict=False)}
     arranged(kind, names | {"job": "job", "Value #J": "has a job"})

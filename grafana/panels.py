@@ -42,7 +42,16 @@ Kind = TypeVar("Kind", heatmap.Panel, stat.Panel, statetimeline.Panel, table.Pan
 Size = tuple[int, int]
 
 
-def panel(kind: Kind, title: str, why: str, unit: str, size: Size, queries: Sequence[str], steps: Steps) -> Kind:
+def panel(
+    kind: Kind,
+    title: str,
+    why: str,
+    unit: str,
+    size: Size,
+    queries: Sequence[str],
+    steps: Steps,
+    form: PromQueryFormat | None = None,
+) -> Kind:
     """What every panel has. `size` is in 24ths of the width and in rows; a query is PromQL, or "legend :: PromQL"."""
     kind.title(title).description(why).unit(unit).datasource(SOURCE).no_value("n/a").span(size[0]).height(size[1])
     levels = [Threshold(value=value, color=colour) for value, colour in steps]
@@ -50,8 +59,10 @@ def panel(kind: Kind, title: str, why: str, unit: str, size: Size, queries: Sequ
     for reference, query in zip("ABCDEFGHIJKL", queries, strict=False):
         legend, _, expression = query.rpartition(" :: ")
         target = prometheus.Dataquery().expr(expression).legend_format(legend or "__auto").ref_id(reference)
-        if isinstance(kind, table.Panel):
-            target = target.format(PromQueryFormat.TABLE).instant()
+        if form:
+            target = target.format(form)
+        if form == PromQueryFormat.TABLE:
+            target = target.instant()
         kind.with_target(target.datasource(SOURCE))
     return kind
 
@@ -88,15 +99,24 @@ def timeline(title: str, why: str, unit: str, size: Size, steps: Steps, *queries
 def heat(title: str, why: str, unit: str, size: Size, query: str, width: float) -> heatmap.Panel:
     """How many of the series lie at which level, in buckets of `width`: readable for a few GPUs and for thousands."""
     buckets = common.HeatmapCalculationBucketConfig().mode(HeatmapCalculationMode.SIZE).value(str(width))
-    colours = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(32)
     kind = heatmap.Panel().calculate(True).calculation(common.HeatmapCalculationOptions().y_buckets(buckets))
-    kind.color(colours).cell_gap(1).y_axis(heatmap.YAxisConfig().unit(unit).min(0))
+    kind.color(oranges()).cell_gap(1).y_axis(heatmap.YAxisConfig().unit(unit).min(0))
     return panel(kind, title, why, unit, size, [query], PLAIN)
+
+
+def distribution(title: str, why: str, unit: str, size: Size, query: str) -> heatmap.Panel:
+    """A histogram over time: `query` gives the growth of its buckets, by `le`."""
+    kind = heatmap.Panel().calculate(False).color(oranges()).cell_gap(1).y_axis(heatmap.YAxisConfig().unit(unit))
+    return panel(kind, title, why, unit, size, [f"{{{{le}}}} :: {query}"], PLAIN, PromQueryFormat.HEATMAP)
+
+
+def oranges() -> heatmap.HeatmapColorOptions:
+    return heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(32)
 
 
 def rows(title: str, why: str, unit: str, size: Size, query: str, steps: Steps = PLAIN) -> table.Panel:
     """What holds now, as the query sorts it. A row with a node and a GPU leads to their detail."""
-    kind = panel(table.Panel(), title, why, unit, size, [query], steps)
+    kind = panel(table.Panel(), title, why, unit, size, [query], steps, PromQueryFormat.TABLE)
     return arranged(kind, {"Value": "Value"})
 
 

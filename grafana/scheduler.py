@@ -1,7 +1,7 @@
 """What the scheduler does with jobs and with what it knows of the GPUs' health."""
 
 from grafana.board import Board
-from grafana.panels import NONE_IS_GOOD, chart, number
+from grafana.panels import NONE_IS_GOOD, chart, distribution, number
 
 
 def quantile(share: float, histogram: str, by: str = "") -> str:
@@ -65,12 +65,39 @@ QUEUE = [
         f"90 % :: {quantile(0.9, 'stethos_scheduler_job_duration_seconds')}",
     ),
 ]
+WAITS = [
+    chart(
+        "Wait by priority",
+        "From acceptance to the first start, of jobs that started: half of them waited less, nine tenths waited less.",
+        "s",
+        f"50 % {{{{priority}}}} :: {quantile(0.5, 'stethos_scheduler_job_wait_seconds', 'priority')}",
+        f"90 % {{{{priority}}}} :: {quantile(0.9, 'stethos_scheduler_job_wait_seconds', 'priority')}",
+    ),
+    distribution(
+        "Waits of all jobs",
+        "How many jobs started after which wait.",
+        "s",
+        (12, 8),
+        "sum by (le) (increase(stethos_scheduler_job_wait_seconds_bucket[$__rate_interval]))",
+    ),
+]
 DECISIONS = [
     chart(
         "Decisions",
         "Placements per second, and shapes of jobs that fitted nowhere when they were looked at.",
         "ops",
         "{{result}} :: sum by (result) (rate(stethos_scheduler_placements_total[$__rate_interval]))",
+        size=(8, 8),
+    ),
+    chart(
+        "Why jobs fit nowhere",
+        "Decisions per second against a shape of job, by what stood in the way. Of several things it is the one that "
+        "waiting mends least: too large for all nodes, nodes unavailable, GPUs cordoned, kept for an older job, free "
+        "GPUs fragmented, all busy.",
+        "ops",
+        "{{reason}} :: sum by (reason) (rate(stethos_scheduler_unplaceable_total[$__rate_interval]))",
+        size=(8, 8),
+        stacked=True,
     ),
     chart(
         "Time to decide",
@@ -78,6 +105,7 @@ DECISIONS = [
         "s",
         f"50 % :: {quantile(0.5, 'stethos_scheduler_placement_seconds')}",
         f"99 % :: {quantile(0.99, 'stethos_scheduler_placement_seconds')}",
+        size=(8, 8),
     ),
 ]
 HEALTH = [
@@ -128,5 +156,5 @@ BOARD = Board(
     "scheduler",
     "Stethos scheduler",
     "The queue and its waits, decisions, and how health keeps work off ill GPUs.",
-    (("Now", NOW), ("Queue", QUEUE), ("Decisions", DECISIONS), ("Health", HEALTH)),
+    (("Now", NOW), ("Queue", QUEUE), ("Waits", WAITS), ("Decisions", DECISIONS), ("Health", HEALTH)),
 )

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import overload
 
 _STARTED_AT = time.time() - time.monotonic()
 
@@ -11,5 +12,12 @@ def now() -> float:
     return _STARTED_AT + time.monotonic()
 
 
-def rfc3339(timestamp: float) -> str:
+@overload
+def rfc3339(timestamp: float) -> str: ...
+@overload
+def rfc3339(timestamp: None) -> None: ...
+def rfc3339(timestamp: float | None) -> str | None:
+    """What never was has no time."""
+    if timestamp is None:
+        return None
     return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -61,7 +61,7 @@ class Cycle:
     def __init__(self, queue: Queue, prometheus: Prometheus | None, settings: Settings) -> None:
         self.settings = settings
         self.reading = Reading.none("off" if prometheus is None else "unreachable")
-        self.reasons: Mapping[tuple[int, int], str] = {}
+        self.reasons: Mapping[placement.Demand, placement.Reason] = {}
         self._queue = queue
         self._prometheus = prometheus
         self.judged = Judged()
@@ -127,9 +127,7 @@ class Cycle:
                 placed += await store.write(_place, explained[start : start + TOGETHER], versions)
         self.reasons = plan.reasons
         self._ticked_at = now()
-        placements = self._queue.metrics.placements
-        placements.labels("placed").inc(len(placed))
-        placements.labels("unplaceable").inc(len(plan.reasons))
+        self._queue.metrics.decided(len(placed), [reason.obstacle for reason in plan.reasons.values()])
         if placed:
             self._queue.wake({share.node for assignment in placed for share in assignment.shares})
         if len(placed) == batch or len(placed) < len(plan.assignments):
@@ -147,7 +145,7 @@ class Cycle:
         ended = await queue.store.write(_expire, silent, self.settings)
         for name, seconds in silent:
             log.warning("node lost", node=name, silent_seconds=round(seconds, 1))
-        queue.finished(ended)
+        queue.count(ended)
         if ended or silent:
             queue.wake()
             queue.kicked.set()
@@ -273,7 +271,8 @@ def _judge(tx: Transaction, before: dict[Place, Verdict], scores: dict[Place, fl
     return judged
 
 
-def why_waiting(job: Job, reasons: Mapping[tuple[int, int], str]) -> str | None:
+def why_waiting(job: Job, reasons: Mapping[placement.Demand, placement.Reason]) -> str | None:
     """Why a queued job waits, by the last pass; else what is stored (why it was queued again)."""
     wanted = job.specification
-    return reasons.get((wanted.gpus, wanted.nodes), job.reason)
+    reason = reasons.get((wanted.gpus, wanted.nodes))
+    return reason.text if reason else job.reason

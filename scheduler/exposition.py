@@ -1,6 +1,6 @@
 """The scheduler's own metrics: counters kept here, everything else read when Prometheus asks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,7 +13,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .fleet import Fleet
-from .jobs import JobState
+from .jobs import JobState, Priority
+from .placement import Obstacle
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,6 +29,14 @@ class Metrics:
             "stethos_scheduler_placements",
             "Placement decisions, by result: placed, or unplaceable (a shape of job that fits nowhere now).",
             ["result"],
+            registry=self.registry,
+        )
+        self.unplaceable = Counter(
+            "stethos_scheduler_unplaceable",
+            "Shapes of job that fitted nowhere when they were looked at, by what stood in the way: too_large for the "
+            "nodes that there are, nodes unavailable, GPUs cordoned, kept for a job that has waited longer, free GPUs "
+            "fragmented over the nodes, or all busy.",
+            ["reason"],
             registry=self.registry,
         )
         self.alerts = Counter(
@@ -52,6 +61,13 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.waits = Histogram(
+            "stethos_scheduler_job_wait_seconds",
+            "Time from the acceptance of a job to the first start of it; canary jobs do not count.",
+            ["priority"],
+            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400),
+            registry=self.registry,
+        )
         self.durations = Histogram(
             "stethos_scheduler_job_duration_seconds",
             "Run time of ended jobs, from the start of their last attempt, by how they ended.",
@@ -65,6 +81,22 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
             registry=self.registry,
         )
+
+        # What is known beforehand begins at 0, so that the first of each counts as growth.
+        for obstacle in Obstacle:
+            self.unplaceable.labels(obstacle)
+        for priority in Priority:
+            self.waits.labels(priority.name)
+
+    def decided(self, placed: int, unplaceable: Iterable[Obstacle]) -> None:
+        """One placement pass: how many jobs have a place now, and why each other shape has none."""
+        self.placements.labels("placed").inc(placed)
+        for obstacle in unplaceable:
+            self.placements.labels("unplaceable").inc()
+            self.unplaceable.labels(obstacle).inc()
+
+    def job_started(self, priority: Priority, waited_seconds: float) -> None:
+        self.waits.labels(priority.name).observe(waited_seconds)
 
     def job_ended(self, state: JobState, seconds: float) -> None:
         self.durations.labels(state).observe(seconds)

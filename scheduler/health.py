@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .clock import now
+from .nodes import gpu_named
 
 #: Scores and the times of their samples in one evaluation, so that the two belong together.
 QUERY = (
@@ -113,9 +114,9 @@ class _Answer(BaseModel):
 
     class Data(BaseModel):
         class Series(BaseModel):
-            model_config = ConfigDict(arbitrary_types_allowed=True)
             metric: dict[str, str]
-            value: tuple[float, str]
+            #: Its time, and itself, which comes as text.
+            value: tuple[float, float]
 
         result: list[Series]
 
@@ -134,9 +135,9 @@ def _samples(text: bytes) -> tuple[float, list[_Sample]]:
         raise HealthUnavailableError(f"an answer that is not Prometheus': {error.errors()[0]['msg']}") from error
     found: list[_Sample] = []
     for series in answer.data.result:
-        value, node, gpu = float(series.value[1]), series.metric.get("node"), series.metric.get("gpu", "")
-        if node and gpu.isdigit() and math.isfinite(value):
-            found.append(((node, int(gpu)), series.metric, value))
+        node, gpu = series.metric.get("node"), gpu_named(series.metric.get("gpu", ""))
+        if node and gpu is not None and math.isfinite(series.value[1]):
+            found.append(((node, gpu), series.metric, series.value[1]))
     return max((series.value[0] for series in answer.data.result), default=0.0), found
 
 

@@ -45,6 +45,11 @@ FAST_FAIL = "fast-fail"
 PROBATION = "probation"
 
 
+def gpu_named(label: str) -> int | None:
+    """The index of the GPU that a label of Prometheus or an alert names; None where it names none."""
+    return int(label) if label.isascii() and label.isdigit() and len(label) < 5 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     index: int

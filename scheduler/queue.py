@@ -99,19 +99,24 @@ class Queue:
     async def report(self, fence: int, node: str, outcome: Outcome, reason: str | None, result: str | None) -> None:
         """Raises StaleReportError, after having noted that the late attempt's GPUs are free."""
         try:
-            ended = await self.store.write(attempts.report, fence, node, outcome, reason, result)
+            happened = await self.store.write(attempts.report, fence, node, outcome, reason, result)
         except attempts.StaleReportError as error:
             log.warning("late report refused", fence=fence, node=node, outcome=outcome, detail=str(error))
             await self.store.write(attempts.release_stopped, fence, node)
             raise
         finally:
             self.kicked.set()
-        self.finished([ended] if ended else [])
+        self.count(happened)
         self.wake()
 
-    def finished(self, ended: Iterable[attempts.Ended]) -> None:
-        for end in ended:
-            self.metrics.job_ended(end.state, end.seconds)
+    def count(self, happened: Iterable[attempts.Happened]) -> None:
+        """Note it in the metrics."""
+        for each in happened:
+            match each:
+                case attempts.Started():
+                    self.metrics.job_started(each.priority, each.waited_seconds)
+                case attempts.Ended():
+                    self.metrics.job_ended(each.state, each.seconds)
 
     async def register(self, name: str, rack: str | None, kind: str, gpus: list[Gpu]) -> Node:
         node = await self.store.write(nodes.register, name, rack, kind, gpus)
@@ -120,7 +125,7 @@ class Queue:
 
     async def remove(self, name: str, force: bool, versions: Versions = None) -> None:
         """Raises BusyNodeError while jobs run there, unless forced: then they are queued again."""
-        self.finished(await self.store.write(_remove, name, force, versions))
+        self.count(await self.store.write(_remove, name, force, versions))
         self.heard.pop(name, None)
         self.kicked.set()
 
@@ -164,7 +169,7 @@ class Queue:
         effects = await self.store.write(_receive, received, self.alert_ttl_seconds, self.policy)
         for alert, effect in zip(received, effects, strict=True):
             self.metrics.alerts.labels(alert.status).inc()
-            self.finished(effect.ended)
+            self.count(effect.ended)
             if effect.text == "unknown node":
                 self.metrics.unmatched_alerts.inc()
         self.wake()
@@ -184,12 +189,15 @@ class Queue:
         self.heard.update(dict.fromkeys(held, now()))
         states = await self.store.read(_look, tuple(held))
         unknown = tuple(name for name in held if name not in states)
+        for name in unknown:
+            self.heard.pop(name, None)
         held = {name: fences for name, fences in held.items() if name in states}
+        cooled = {name: [each for each in cooled.get(name, ()) if each.gpu in states[name].gpus] for name in held}
         if any(
             not state.reachable or _news(state.parts, held[name]) or cooling.differs(state.cooled, cooled.get(name, ()))
             for name, state in states.items()
         ):
-            self.finished(await self.store.write(_note, held, cooled))
+            self.count(await self.store.write(_note, held, cooled))
             self.kicked.set()
         orders = await self.store.read(_orders, held, unknown)
         if orders.start or orders.stop or unknown or not wait_seconds:
@@ -227,15 +235,21 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class _NodeLook:
     reachable: bool
+    gpus: frozenset[int]
     parts: list[Part]
     cooled: dict[int, Cooling]
 
 
 def _look(tx: Transaction, names: tuple[str, ...]) -> dict[str, _NodeLook]:
-    known = {row["name"]: bool(row["reachable"]) for row in tx.all("nodes")}
+    known = {row["name"]: row for row in tx.all("nodes")}
     cooled = cooling.get_all(tx)
     return {
-        name: _NodeLook(known[name], attempts.live_parts(tx, name), cooled.get(name, {}))
+        name: _NodeLook(
+            bool(known[name]["reachable"]),
+            frozenset(gpu.index for gpu in nodes.described(known[name]["gpus"])),
+            attempts.live_parts(tx, name),
+            cooled.get(name, {}),
+        )
         for name in names
         if name in known
     }
@@ -248,15 +262,15 @@ def _news(parts: list[Part], held: frozenset[int]) -> bool:
 
 def _note(
     tx: Transaction, held: Mapping[str, frozenset[int]], cooled: Mapping[str, Sequence[Lowered]]
-) -> list[attempts.Ended]:
-    ended: list[attempts.Ended] = []
+) -> list[attempts.Happened]:
+    happened: list[attempts.Happened] = []
     cooling_now = cooling.get_all(tx)
     for name, fences in held.items():
         if not nodes.get(tx, name).reachable:
             nodes.set_reachable(tx, name, True)
         cooling.note(tx, name, cooling_now.get(name, {}), cooled.get(name, ()))
-        ended += attempts.apply(tx, name, fences)
-    return ended
+        happened += attempts.apply(tx, name, fences)
+    return happened
 
 
 def _leave(tx: Transaction, names: tuple[str, ...]) -> None:

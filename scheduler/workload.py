@@ -3,6 +3,8 @@
 import asyncio
 import math
 import random
+from collections.abc import Mapping
+from typing import Literal
 
 import structlog
 
@@ -16,6 +18,17 @@ log = structlog.get_logger()
 #: Jobs per minute, unless it is off.
 LOWEST_RATE, HIGHEST_RATE = 0.1, 50.0
 
+#: Rates that have a name.
+Preset = Literal["Off", "Light", "Normal", "High", "Extreme", "MAXIMUM"]
+PRESETS: Mapping[Preset, float] = {
+    "Off": 0.0,
+    "Light": 0.5,
+    "Normal": 2.0,
+    "High": 10.0,
+    "Extreme": 25.0,
+    "MAXIMUM": HIGHEST_RATE,
+}
+
 TYPES = {JobType.SLEEP: 30, JobType.COMPUTE: 40, JobType.MATRIX: 20, JobType.FAULT: 10}
 PRIORITIES = {Priority.LOW: 20, Priority.NORMAL: 50, Priority.HIGH: 20, Priority.CRITICAL: 10}
 GPUS = (1, 1, 1, 2, 4, 8)
@@ -28,7 +41,9 @@ LONGEST_SECONDS = 280.0
 def check_rate(jobs_per_minute: float) -> float:
     """The rate itself. Raises ValueError unless it is 0 or between the lowest and the highest."""
     if jobs_per_minute and not LOWEST_RATE <= jobs_per_minute <= HIGHEST_RATE:
-        raise ValueError(f"a rate is 0 (off) or {LOWEST_RATE:g} to {HIGHEST_RATE:g} jobs per minute")
+        raise ValueError(
+            f"a rate is 0 (off) or {LOWEST_RATE:g} to {HIGHEST_RATE:g} jobs per minute, not {jobs_per_minute:g}"
+        )
     return jobs_per_minute
 
 
@@ -70,9 +85,8 @@ class Workload:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def set_rate(self, jobs_per_minute: float) -> None:
-        if not 0 <= jobs_per_minute <= HIGHEST_RATE:
-            raise ValueError(f"{jobs_per_minute} jobs per minute is not in 0 to {HIGHEST_RATE:g}")
-        await self._queue.store.write(events.set_workload_rate, jobs_per_minute)
+        """Raises ValueError where there is no such rate."""
+        await self._queue.store.write(events.set_workload_rate, check_rate(jobs_per_minute))
         self._rate = jobs_per_minute
         self._changed.set()
 

@@ -38,7 +38,7 @@ def main() -> None:
 @contextmanager
 def bad_gpu(api: httpx.Client) -> Iterator[None]:
     """Work for the fleet, and a fault until the detector has seen it; all as before afterwards."""
-    rate = api.get("/v1/workload").raise_for_status().json()
+    rate = api.get("/v1/workload").raise_for_status().json()["jobs_per_minute"]
     api.put("/v1/workload", json={"jobs_per_minute": JOBS_PER_MINUTE}).raise_for_status()
     fault = api.post("/v1/synthetic/faults", json=FAULT).raise_for_status().json()["id"]
     try:
@@ -50,7 +50,7 @@ def bad_gpu(api: httpx.Client) -> Iterator[None]:
         yield
     finally:
         api.delete(f"/v1/synthetic/faults/{fault}")
-        api.put("/v1/workload", json=rate)
+        api.put("/v1/workload", json={"jobs_per_minute": rate})
 
 
 def score(api: httpx.Client) -> float | None:

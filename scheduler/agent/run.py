@@ -81,7 +81,7 @@ def describe(node: str | None, gpus: int | None, rack: str | None) -> NodeDescri
     devices = listed or []
     if gpus is not None:
         devices = (devices + [Device(index) for index in range(len(devices), gpus)])[:gpus]
-    return NodeDescription(node or socket.gethostname(), rack, "real", tuple(devices))
+    return NodeDescription(node or socket.gethostname(), rack or None, "real", tuple(devices))
 
 
 async def _run(agent: Agent) -> None:

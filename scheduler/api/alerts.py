@@ -33,8 +33,8 @@ class WebhookAlert(BaseModel):
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
     annotations: dict[str, str] = {}
-    startsAt: str = ""  # noqa: N815
-    fingerprint: str = ""
+    startsAt: Annotated[str, Field(max_length=100)] = ""  # noqa: N815
+    fingerprint: Annotated[str, Field(max_length=100)] = ""
 
     def alert(self) -> stored.Alert:
         identity = json.dumps(self.labels, sort_keys=True).encode()

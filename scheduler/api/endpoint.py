@@ -1,12 +1,14 @@
 """One declaration per endpoint: the routes and the OpenAPI document both come from it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.requests import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -23,10 +25,35 @@ M = TypeVar("M", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+class Number(Convertor[int]):
+    """`{gpu:number}` in a path: as many digits as a database takes, and Python reads."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", Number())
+
+
 class Body(BaseModel):
     """What clients send: unknown fields, NaN and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True, frozen=True)
+
+
+def _shown(text: str) -> str:
+    if not text.strip() or re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise ValueError(f"{text[:80]!r} is blank, or has control characters in it")
+    return text
+
+
+#: What people read: one line of text.
+Text = Annotated[str, AfterValidator(_shown)]
 
 
 class Parameters(BaseModel):
@@ -81,6 +108,8 @@ async def read_body(request: Request) -> bytes:
                     raise Problem(413, f"the body is larger than {BODY_LIMIT} bytes")
     except TimeoutError as error:
         raise Problem(408, f"the body did not come within {BODY_SECONDS:g} s") from error
+    except ClientDisconnect as error:
+        raise Problem(400, f"the client left after {len(body)} bytes of the body") from error
     return bytes(body)
 
 

@@ -12,7 +12,7 @@ from ..fleet import Fleet
 from .context import context
 from .endpoint import Answer, Endpoint, Parameters, answer, parse_query
 from .node import About, NodeAnswer, NodeSummary
-from .workload import WorkloadAnswer
+from .workload import RateAnswer
 
 #: From here on a score is doubtful, and from the second on bad.
 DOUBTFUL, BAD = 0.7, 1.0
@@ -74,7 +74,7 @@ class FleetAnswer(Answer):
     anomalies: Anomalies
     queue: QueueCounts
     health: HealthAnswer
-    workload: WorkloadAnswer
+    workload: RateAnswer
     synthetic: Annotated[bool, Field(description="Whether /v1/synthetic is there.")]
 
 
@@ -102,7 +102,7 @@ async def get(request: Request) -> Response:
                 read_seconds_ago=None if reading.read_at is None else round(now() - reading.read_at, 1),
                 scores=len(scores),
             ),
-            workload=WorkloadAnswer(jobs_per_minute=stored.jobs_per_minute),
+            workload=RateAnswer(jobs_per_minute=stored.jobs_per_minute),
             synthetic=at.synthetic is not None,
         )
     )

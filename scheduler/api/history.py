@@ -46,8 +46,8 @@ class StayAnswer(Answer):
             state=stay.state,
             gpus=list(stay.gpus),
             placed_at=rfc3339(stay.placed_at),
-            started_at=None if stay.started_at is None else rfc3339(stay.started_at),
-            finished_at=None if stay.finished_at is None else rfc3339(stay.finished_at),
+            started_at=rfc3339(stay.started_at),
+            finished_at=rfc3339(stay.finished_at),
             reason=stay.reason,
             went_to=ShareAnswer.of(stay.went_to),
         )

@@ -22,7 +22,7 @@ from ..store import Transaction
 from ..store import jobs as stored
 from ..store.nodes import get_all
 from .context import context, principal
-from .endpoint import Answer, Body, Endpoint, Parameters, answer, parse, parse_query
+from .endpoint import Answer, Body, Endpoint, Parameters, Text, answer, parse, parse_query
 from .problems import Problem, from_validation
 
 FIRST_PAGE = 2**62
@@ -66,7 +66,7 @@ class JobRequest(Body):
     gpus: Annotated[int, Field(ge=1, le=100_000, description="In all, over all its nodes.")]
     nodes: Annotated[int, Field(ge=1, le=10_000, description="The GPUs spread evenly over so many.")] = 1
     priority: Literal["LOW", "NORMAL", "HIGH", "CRITICAL"] = "NORMAL"
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    name: Annotated[Text, Field(max_length=200)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = 300.0
     retries: Annotated[int, Field(ge=0, le=100, description="New attempts after the machine failed.")] = 3
     duration_seconds: Annotated[float, Field(ge=0, le=2_592_000)] | None = None
@@ -131,8 +131,8 @@ class AttemptAnswer(Answer):
             state=attempt.state,
             placement=ShareAnswer.of(attempt.placement),
             placed_at=rfc3339(attempt.placed_at),
-            started_at=_time(attempt.started_at),
-            finished_at=_time(attempt.finished_at),
+            started_at=rfc3339(attempt.started_at),
+            finished_at=rfc3339(attempt.finished_at),
             reason=attempt.reason,
         )
 
@@ -181,8 +181,8 @@ class JobAnswer(Answer):
             node=job.placement[0].node if job.placement else None,
             placement=ShareAnswer.of(job.placement),
             submitted_at=rfc3339(job.submitted_at),
-            started_at=_time(job.started_at),
-            finished_at=_time(job.finished_at),
+            started_at=rfc3339(job.started_at),
+            finished_at=rfc3339(job.finished_at),
             result=json.loads(job.result) if job.result else None,
             attempts=[AttemptAnswer.of(attempt) for attempt in job.attempts],
         )
@@ -313,10 +313,6 @@ def _reason(request: Request, job: Job) -> str | None:
 
 def _answer(request: Request, job: Job) -> JobAnswer:
     return JobAnswer.of(job, _reason(request, job))
-
-
-def _time(timestamp: float | None) -> str | None:
-    return None if timestamp is None else rfc3339(timestamp)
 
 
 def _cursor(number: int) -> str:

@@ -40,16 +40,18 @@ class GpuJob(Answer):
         return cls(id=job.id, name=job.name, type=wanted.type, priority=wanted.priority.name, state=job.state)
 
 
-class CordonAnswer(Answer):
+class ReasonAnswer(Answer):
+    """Why no new work goes there, and by whose word."""
+
     reason: str
     owner: Owner
     since: str
 
     @classmethod
-    def of(cls, cordon: Cordon | None) -> "CordonAnswer | None":
-        if cordon is None:
+    def of(cls, kept: Cordon | Drain | None) -> "ReasonAnswer | None":
+        if kept is None:
             return None
-        return cls(reason=cordon.reason, owner=cordon.owner, since=rfc3339(cordon.since))
+        return cls(reason=kept.reason, owner=kept.owner, since=rfc3339(kept.since))
 
 
 class ContributionAnswer(Answer):
@@ -107,20 +109,8 @@ class GpuAnswer(Answer):
         AnomalyAnswer | None, Field(description=f"Why the score is high; null under {EXPLAINED:g}, and where unknown.")
     ]
     job: GpuJob | None
-    cordon: CordonAnswer | None
+    cordon: ReasonAnswer | None
     cooling: Annotated[CoolingAnswer | None, Field(description="While its agent cools it by a lower power limit.")]
-
-
-class DrainAnswer(Answer):
-    reason: str
-    owner: Owner
-    since: str
-
-    @classmethod
-    def of(cls, drain: Drain | None) -> "DrainAnswer | None":
-        if drain is None:
-            return None
-        return cls(reason=drain.reason, owner=drain.owner, since=rfc3339(drain.since))
 
 
 class PauseAnswer(Answer):
@@ -132,8 +122,7 @@ class PauseAnswer(Answer):
     def of(cls, pause: Cordon | None) -> "PauseAnswer | None":
         if pause is None:
             return None
-        until = None if pause.expires_at is None else rfc3339(pause.expires_at)
-        return cls(reason=pause.reason, since=rfc3339(pause.since), until=until)
+        return cls(reason=pause.reason, since=rfc3339(pause.since), until=rfc3339(pause.expires_at))
 
 
 class ReliabilityAnswer(Answer):
@@ -149,7 +138,7 @@ class NodeAnswer(Answer):
     state: NodeState
     reason: str | None
     placeable: bool
-    drain: DrainAnswer | None
+    drain: ReasonAnswer | None
     pause: PauseAnswer | None
     reliability: ReliabilityAnswer
     gpus: list[GpuAnswer]
@@ -163,7 +152,7 @@ class NodeAnswer(Answer):
             state=node.state,
             reason=node.why,
             placeable=node.placeable,
-            drain=DrainAnswer.of(node.drain),
+            drain=ReasonAnswer.of(node.drain),
             pause=PauseAnswer.of(node.pause),
             reliability=ReliabilityAnswer(**asdict(about.reliability.get(node.name, Reliability()))),
             gpus=[_gpu(node, gpu, about, reading, limits) for gpu in node.gpus],
@@ -211,6 +200,6 @@ def _gpu(node: Node, gpu: Gpu, about: About, reading: Reading, limits: Threshold
         score_age_seconds=round(health.age, 1) if health else None,
         anomaly=AnomalyAnswer.of(reading.anomalies.get((node.name, gpu.index))) if health else None,
         job=GpuJob.of(about.jobs.get(node.held.get(gpu.index, ""))),
-        cordon=CordonAnswer.of(node.cordon(gpu.index)),
+        cordon=ReasonAnswer.of(node.cordon(gpu.index)),
         cooling=CoolingAnswer.of(about.cooling.get(node.name, {}).get(gpu.index)),
     )

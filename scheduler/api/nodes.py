@@ -15,7 +15,7 @@ from ..queue import BusyNodeError
 from ..store import Transaction, cooling, jobs, remediation
 from ..store import nodes as stored
 from .context import Context, context
-from .endpoint import Body, Endpoint, Parameters, answer, parse, parse_query
+from .endpoint import Body, Endpoint, Handler, Parameters, Text, answer, parse, parse_query
 from .node import About, NodeAnswer, NodeList
 from .problems import Problem
 
@@ -25,17 +25,21 @@ NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
 IF_MATCH = {"If-Match": "The node's ETag: nothing is changed once it is another, as another drain would make it."}
 
 
+Label = Annotated[Text, Field(max_length=253)]
+Reason = Annotated[Text, Field(max_length=500)]
+
+
 class GpuRequest(Body):
     gpu: Annotated[int, Field(ge=0, le=1023)]
-    uuid: str | None = None
-    model: str | None = None
+    uuid: Label | None = None
+    model: Label | None = None
 
 
 class NodeRequest(Body):
     node: NodeName
     gpus: Annotated[int, Field(ge=1, le=1024)] | Annotated[list[GpuRequest], Field(min_length=1, max_length=1024)]
-    model: str | None = None
-    rack: str | None = None
+    model: Label | None = None
+    rack: Label | None = None
     kind: Annotated[str, Field(pattern=r"^(real|synthetic)$")] = "real"
 
     def described(self) -> list[Gpu]:
@@ -45,7 +49,7 @@ class NodeRequest(Body):
 
 
 class ReasonRequest(Body):
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Reason
 
 
 class RemoveQuery(Parameters):
@@ -146,6 +150,23 @@ async def respond(request: Request, node: Node, status: int = 200, headers: dict
     return answer(_answer(context(request), node, about), status, tagged)
 
 
+def change(
+    what: str, handler: Handler, summary: str, body: type[Body] | None = None, problems: tuple[int, ...] = ()
+) -> Endpoint:
+    """The endpoint of a change to a node, which is answered with the node."""
+    return Endpoint(
+        "POST",
+        f"/v1/nodes/{{node}}/{what}",
+        handler,
+        summary,
+        body=body,
+        answer=NodeAnswer,
+        problems=(404, 412, *problems),
+        headers=IF_MATCH,
+        scope=Scope.NODES,
+    )
+
+
 ENDPOINTS = [
     Endpoint("GET", "/v1/nodes", list_nodes, "All nodes with their GPUs.", answer=NodeList),
     Endpoint(
@@ -170,46 +191,17 @@ ENDPOINTS = [
         headers=IF_MATCH,
         scope=Scope.NODES,
     ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/drain",
+    change(
+        "drain",
         drain,
         "No new work there; what runs goes on. Only a person lifts it again.",
         body=ReasonRequest,
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
     ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/undrain",
-        undrain,
-        "Take work again, whoever holds the node.",
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
-    ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/gpus/{gpu:int}/cordon",
-        cordon,
-        "No new work on one GPU.",
-        body=ReasonRequest,
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
-    ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/gpus/{gpu:int}/uncordon",
+    change("undrain", undrain, "Take work again, whoever holds the node."),
+    change("gpus/{gpu:number}/cordon", cordon, "No new work on one GPU.", body=ReasonRequest),
+    change(
+        "gpus/{gpu:number}/uncordon",
         uncordon,
         "Lift everybody's cordon on one GPU; what is known now brings none back, new evidence may.",
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
     ),
 ]

@@ -98,7 +98,7 @@ def _operation(endpoint: Endpoint, references: References) -> Json:
 
 def _parameters(endpoint: Endpoint) -> Iterable[Json]:
     for name, kind in re.findall(r"{(\w+)(?::(\w+))?}", endpoint.path):
-        schema = {"type": "integer", "minimum": 0} if kind == "int" else {"type": "string"}
+        schema = {"type": "integer", "minimum": 0} if kind == "number" else {"type": "string"}
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     for name, text in (endpoint.headers or {}).items():
         yield {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
@@ -125,7 +125,7 @@ def _problems(endpoint: Endpoint) -> Json:
         statuses |= {408, 413, 422}
     if endpoint.query or endpoint.headers:
         statuses.add(422)
-    if re.search(r"{\w+:int}", endpoint.path):
+    if re.search(r"{\w+:number}", endpoint.path):
         statuses.add(404)
     return {
         str(status): {"description": _PROBLEM_TITLES[status], "content": _problem(endpoint, status)}

@@ -1,10 +1,12 @@
 """Errors as RFC 9457 problem documents."""
 
 import http
+import re
 from collections.abc import Mapping, Sequence
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +17,9 @@ log = structlog.get_logger()
 RETRY_SECONDS = 2
 
 MEDIA_TYPE = "application/problem+json"
+
+#: How pydantic calls one of several types that a value may have; there is no such place in the body.
+_CHOICE = re.compile(r"constrained-\w+|list\[\w+\]")
 
 
 class Problem(Exception):  # noqa: N818 - it is RFC 9457's word
@@ -57,8 +62,8 @@ def from_validation(error: ValidationError, what: str, under: str = "") -> Probl
     """One pointer (RFC 6901) and one sentence for each thing that is wrong."""
     errors = [
         {
-            "pointer": under + "".join(f"/{_escape(step)}" for step in item["loc"]),
-            "detail": _sentence(item["msg"], item["input"]),
+            "pointer": under + "".join(f"/{_escape(step)}" for step in item["loc"] if not _CHOICE.fullmatch(str(step))),
+            "detail": _sentence(item),
         }
         for item in error.errors()
     ]
@@ -71,9 +76,11 @@ def _escape(step: int | str) -> str:
     return str(step).replace("~", "~0").replace("/", "~1")
 
 
-def _sentence(message: str, given: object) -> str:
-    shown = repr(given)
-    return f"{message}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
+def _sentence(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":  # our own, which says it all
+        return error["msg"].removeprefix("Value error, ")
+    shown = repr(error["input"])
+    return f"{error['msg']}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..auth import Scope
-from ..synthetic import FleetRefusalError, FleetUnavailableError, SyntheticFleet
+from ..synthetic import Fault, FleetRefusalError, FleetUnavailableError, Kind, SyntheticFleet
 from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 from .problems import Problem
@@ -33,25 +33,9 @@ class SyntheticNodeRequest(Body):
     model: Literal["H100", "A100", "L40S", "RTX4090"] = "H100"
 
 
-class KindAnswer(Answer):
-    kind: str
-    part: Annotated[str, Field(description="What it befalls: gpu, node or rack.")]
-
-
-class FaultAnswer(Answer):
-    id: str
-    kind: str
-    node: str | None
-    gpu: int | None
-    rack: str | None
-    severity: float
-    onset: str
-    start: str
-
-
 class FaultList(Answer):
-    faults: Annotated[list[FaultAnswer], Field(description="Those that are on now.")]
-    kinds: list[KindAnswer]
+    faults: Annotated[list[Fault], Field(description="Those that are on now.")]
+    kinds: list[Kind]
 
 
 @contextmanager
@@ -70,20 +54,15 @@ def synthetic_fleet(request: Request) -> Iterator[SyntheticFleet]:
 
 async def list_faults(request: Request) -> Response:
     with synthetic_fleet(request) as fleet:
-        faults, kinds = await fleet.faults(), await fleet.kinds()
-    return answer(
-        FaultList(
-            faults=[FaultAnswer(**fault.model_dump()) for fault in faults],
-            kinds=[KindAnswer(**kind.model_dump()) for kind in kinds],
-        )
-    )
+        found = FaultList(faults=await fleet.faults(), kinds=await fleet.kinds())
+    return answer(found)
 
 
 async def inject(request: Request) -> Response:
     wanted = await parse(request, FaultRequest)
     with synthetic_fleet(request) as fleet:
         fault = await fleet.inject(wanted)
-    return answer(FaultAnswer(**fault.model_dump()), 201, {"Location": f"/v1/synthetic/faults/{fault.id}"})
+    return answer(fault, 201, {"Location": f"/v1/synthetic/faults/{fault.id}"})
 
 
 async def clear(request: Request) -> Response:
@@ -122,7 +101,7 @@ ENDPOINTS = [
         "Let something go wrong: a GPU, a node or a rack, as the kind wants it.",
         status=201,
         body=FaultRequest,
-        answer=FaultAnswer,
+        answer=Fault,
         problems=(404, 409, 502),
         scope=Scope.NODES,
     ),

@@ -6,21 +6,18 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..auth import Scope
 from ..nodes import Node
 from ..queue import Versions
 from ..store import Transaction
 from ..store import nodes as stored
 from .context import context
-from .endpoint import Body, Endpoint, parse
-from .node import NodeAnswer
-from .nodes import IF_MATCH, respond, told, versions_of
+from .endpoint import parse
+from .nodes import ReasonRequest, change, respond, told, versions_of
 from .problems import Problem
 from .synthetic import synthetic_fleet
 
 
-class PauseRequest(Body):
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+class PauseRequest(ReasonRequest):
     seconds: Annotated[
         float | None,
         Field(gt=0, le=30 * 86_400, description="After so many the node takes work again by itself; null: never."),
@@ -60,35 +57,17 @@ def _expected(tx: Transaction, name: str, versions: Versions) -> Node:
 
 
 ENDPOINTS = [
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/pause",
+    change(
+        "pause",
         pause,
         "No new work there for a while; what runs goes on, and the node does not count as drained.",
         body=PauseRequest,
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
     ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/resume",
-        resume,
-        "End the pause, and what automation holds the whole node for; a drain stays.",
-        answer=NodeAnswer,
-        problems=(404, 412),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
-    ),
-    Endpoint(
-        "POST",
-        "/v1/nodes/{node}/reset",
+    change("resume", resume, "End the pause, and what automation holds the whole node for; a drain stays."),
+    change(
+        "reset",
         reset,
         "Mend a synthetic node: its faults end, and what automation held it and its GPUs for. Jobs go on.",
-        answer=NodeAnswer,
-        problems=(404, 409, 412, 502),
-        headers=IF_MATCH,
-        scope=Scope.NODES,
+        problems=(409, 502),
     ),
 ]

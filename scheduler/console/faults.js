@@ -1,6 +1,6 @@
 // Only for a synthetic fleet: what is wrong with it on purpose, more of it, and nodes that come and go.
 
-import { Refused, attempt, get, post, remove } from "./api.js";
+import { Refused, attempt, get, nodePath, post, remove } from "./api.js";
 import { confirmed, element, find, keyed, since, text } from "./dom.js";
 
 const FAULTS = "/v1/synthetic/faults";
@@ -9,7 +9,7 @@ const SUGGESTED = 200;
 
 const words = (kind) => kind.replaceAll("_", " ");
 const place = ({ node, gpu, rack }) => rack ?? (gpu === null ? node : `${node} · GPU ${gpu}`);
-export const syntheticPath = (node) => `${NODES}/${encodeURIComponent(node)}`;
+const syntheticPath = (node) => `${NODES}/${encodeURIComponent(node)}`;
 
 export class Faults {
   #panel = find("faults-panel");
@@ -124,7 +124,7 @@ export function removal(faults, selected, gone) {
     const node = selected();
     if (!node) return;
     const synthetic = node.kind === "synthetic" && faults.available;
-    const path = synthetic ? syntheticPath(node.node) : `/v1/nodes/${encodeURIComponent(node.node)}`;
+    const path = synthetic ? syntheticPath(node.node) : nodePath(node.node);
     if (await attempt(`remove ${node.node}`, () => remove(path))) gone(node);
   });
 }

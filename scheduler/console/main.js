@@ -42,6 +42,7 @@ const readAlerts = new Reading(fetchAlerts, 30_000, failed);
 const readAutomation = new Reading(() => automation.read(), 10_000, failed);
 const readHistory = new Reading(() => history.read(fleet.selected ?? undefined), 15_000, () => {});
 const readFaults = new Reading(() => faults.read(), 10_000, () => {});
+const readPresets = new Reading(() => workload.read(), 300_000, () => {});
 
 let newestRead = 0;
 let readAt = 0;
@@ -236,7 +237,7 @@ setInterval(() => {
 
 // A page that nobody sees asks for nothing.
 function visibility() {
-  const readings = [readFleet, readJobs, readAlerts, readAutomation, readHistory, readFaults];
+  const readings = [readFleet, readJobs, readAlerts, readAutomation, readHistory, readFaults, readPresets];
   if (document.hidden) stream.stop();
   for (const reading of readings) document.hidden ? reading.stop() : reading.start();
 }

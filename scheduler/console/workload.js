@@ -1,7 +1,7 @@
-// The load generator: a slider that gives the low rates as much room as the high ones, and presets.
+// The load generator: a slider that gives the low rates as much room as the high ones, and the server's presets.
 
-import { attempt, put } from "./api.js";
-import { attribute, find, text } from "./dom.js";
+import { attempt, get, put } from "./api.js";
+import { attribute, element, find, keyed, text } from "./dom.js";
 
 const LOWEST = 0.1;
 const HIGHEST = 50;
@@ -21,7 +21,7 @@ const spoken = (rate) => (rate ? `${rate} jobs per minute` : "off");
 
 export class WorkloadControl {
   #slider = find("rate");
-  #presets = [...find("presets").children];
+  #presets = [];
   #held = false;
 
   constructor(state) {
@@ -30,10 +30,15 @@ export class WorkloadControl {
       this.#held = true;
       this.#show(rateAt(Number(this.#slider.value)));
     });
-    this.#slider.addEventListener("change", () => this.#set(rateAt(Number(this.#slider.value))));
-    for (const preset of this.#presets) {
-      preset.addEventListener("click", () => this.#set(Number(preset.dataset.rate)));
-    }
+    this.#slider.addEventListener("change", () => {
+      const rate = rateAt(Number(this.#slider.value));
+      this.#set(rate, { jobs_per_minute: rate });
+    });
+  }
+
+  async read() {
+    this.#presets = Object.entries((await get("/v1/workload")).presets);
+    this.paint();
   }
 
   /** Shows the server's rate, unless a person is about to change it. */
@@ -44,11 +49,11 @@ export class WorkloadControl {
     this.#show(rate);
   }
 
-  async #set(rate) {
+  async #set(rate, wanted) {
     this.#held = true;
     this.#slider.value = positionOf(rate);
     this.#show(rate);
-    const answer = await attempt("set the workload", () => put("/v1/workload", { jobs_per_minute: rate }));
+    const answer = await attempt("set the workload", () => put("/v1/workload", wanted));
     if (answer && this.state.fleet) this.state.fleet.workload = answer;
     this.#held = false;
     this.paint();
@@ -58,6 +63,13 @@ export class WorkloadControl {
     text(find("rate-shown"), rate ? rate.toLocaleString("en") : "off");
     find("rate-unit").hidden = !rate;
     attribute(this.#slider, "aria-valuetext", spoken(rate));
-    for (const preset of this.#presets) attribute(preset, "aria-pressed", Number(preset.dataset.rate) === rate);
+    const pressed = (button, [, its]) => attribute(button, "aria-pressed", its === rate);
+    keyed(find("presets"), this.#presets, String, this.#button, pressed);
   }
+
+  #button = ([name, rate]) => {
+    const made = element("button", { type: "button" }, name, element("small", {}, rate));
+    made.addEventListener("click", () => this.#set(rate, { preset: name }));
+    return made;
+  };
 }

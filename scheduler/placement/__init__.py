@@ -1,16 +1,21 @@
 """Who goes where. Pure: the one scoring core that the live scheduler and the simulation share."""
 
 from .fleet import Assignment, Candidate, Explanation, Look
-from .plan import Plan, candidate, explain, penalty, plan, risk, why_not
+from .obstacle import Obstacle, Reason, obstacle, why_not
+from .plan import Demand, Plan, candidate, explain, penalty, plan, risk
 
 __all__ = [
     "Assignment",
     "Candidate",
+    "Demand",
     "Explanation",
     "Look",
+    "Obstacle",
     "Plan",
+    "Reason",
     "candidate",
     "explain",
+    "obstacle",
     "penalty",
     "plan",
     "risk",

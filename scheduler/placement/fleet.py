@@ -57,6 +57,8 @@ class Candidate:
     rack: str | None = None
     #: In [0, 1], from the node's history of failures; 0 where none is kept.
     risk: float = 0.0
+    #: Closed to all but one job, that has starved.
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ class Fleet:
             return False
         for row in sorted(able, key=lambda row: -len(self.candidates[row].free))[: job.nodes]:
             node = self.candidates[row]
-            self.update(row, replace(node, why_not=f"kept for {job.id}, which has waited long"))
+            self.update(row, replace(node, why_not=f"kept for {job.id}, which has waited long", kept=True))
         return True
 
     def explain(self, job: Request, cost: Floats, chosen: Sequence[int] = ()) -> Explanation:

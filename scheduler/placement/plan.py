@@ -11,12 +11,12 @@ No shape of job stands in the way of another: when one does not fit, the next is
 has starved has nodes kept for it, so that many small jobs cannot shut a large one out for ever.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..nodes import Node, NodeState
 from .fleet import Assignment, Candidate, Explanation, Fleet, Request
+from .obstacle import Reason
 from .policies import DEFAULT
 
 #: As bad as a score of 0.5: what nobody has an opinion on is neither healthy nor ill.
@@ -24,12 +24,15 @@ UNKNOWN_PENALTY = 0.25
 #: Attempts without a failure that every node is credited with.
 UNTRIED = 10
 
+#: GPUs in all, and nodes.
+Demand = tuple[int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     assignments: tuple[Assignment, ...]
-    #: (gpus, nodes) → why jobs of this shape wait.
-    reasons: dict[tuple[int, int], str]
+    #: Why jobs of this shape wait.
+    reasons: dict[Demand, Reason]
 
 
 def penalty(score: float | None) -> float:
@@ -76,7 +79,7 @@ def plan(
     """
     fleet = Fleet(candidates, policy, waiting)
     assignments: list[Assignment] = []
-    reasons: dict[tuple[int, int], str] = {}
+    reasons: dict[Demand, Reason] = {}
     kept = False
     for job in waiting:
         if limit is not None and len(assignments) >= limit:
@@ -87,7 +90,9 @@ def plan(
         if not hopeless and (assignment := fleet.place(job)):
             assignments.append(assignment)
             continue
-        reasons.setdefault((job.gpus, job.nodes), why_not(job.gpus, job.nodes, fleet.candidates))
+        shape = job.gpus, job.nodes
+        if shape not in reasons:
+            reasons[shape] = Reason.of(*shape, fleet.candidates)
         if job.starving and not kept:
             kept = fleet.keep(job)
     return Plan(tuple(assignments), reasons)
@@ -97,26 +102,3 @@ def explain(job: Request, candidates: Sequence[Candidate]) -> Explanation:
     """How the nodes look to a job right now."""
     fleet = Fleet(candidates, DEFAULT, [job])
     return fleet.explain(job, fleet.cost(job))
-
-
-def why_not(gpus: int, nodes: int, candidates: Sequence[Candidate]) -> str:
-    """In words, why a job of this shape waits."""
-    per_node = gpus // nodes
-    where = "one node" if nodes == 1 else f"each of {nodes} nodes"
-    needs = f"needs {per_node} GPU{'s' * (per_node != 1)} on {where}"
-    if not candidates:
-        return f"{needs}; there are no nodes"
-    if sum(node.capacity >= per_node for node in candidates) < nodes:
-        return f"{needs}; the largest node has {max(node.capacity for node in candidates)}"
-    open_nodes = [node for node in candidates if node.why_not is None]
-    if not open_nodes:
-        reasons = Counter(node.why_not for node in candidates).most_common(3)
-        return f"{needs}; no node takes work: " + ", ".join(f"{count} × {why}" for why, count in reasons)
-    best = max(open_nodes, key=lambda node: len(node.free))
-    fitting = sum(len(node.free) >= per_node for node in open_nodes)
-    text = f"{needs}; best node has {len(best.free)} free"
-    if nodes > 1:
-        text = f"{needs}; {fitting} node{'s have' if fitting != 1 else ' has'} as many free"
-    if best.cordoned:
-        text += f", {len(best.cordoned)} cordoned ({best.cordoned[0]})"
-    return text

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..nodes import SCORE, WHOLE_NODE
+from ..nodes import SCORE, WHOLE_NODE, gpu_named
 from ..remediation import Policy
 from . import nodes, remediation
 from .attempts import Ended
@@ -13,6 +13,9 @@ from .connection import Row
 from .transaction import Transaction
 
 GPU_ALERT = "GpuAnomalous"
+
+#: Characters of a text from outside that an index or a reason takes.
+LONGEST = 500
 
 
 class Action(StrEnum):
@@ -47,8 +50,7 @@ class Alert:
 
     @property
     def gpu(self) -> int | None:
-        gpu = self.labels.get("gpu", "")
-        return int(gpu) if gpu.isascii() and gpu.isdigit() and len(gpu) < 5 else None
+        return gpu_named(self.labels.get("gpu", ""))
 
     @property
     def source(self) -> str:
@@ -112,7 +114,7 @@ def receive(tx: Transaction, alert: Alert, ttl_seconds: float, policy: Policy) -
         **place,
     )
     told = {"status": alert.status, "severity": alert.severity, "effect": effect.text}
-    tx.event("alert.received", alert.name, **told, **place)
+    tx.event("alert.received", alert.name[:LONGEST], **told, **place)
     return effect
 
 
@@ -133,7 +135,7 @@ def _act(tx: Transaction, alert: Alert, ttl_seconds: float, policy: Policy, new:
         if new:
             # Overruled was the alert as it fired before; this is another time.
             remediation.forget_overrule(tx, node.name, gpu, alert.source)
-        reason = alert.annotations.get("summary") or f"alert {alert.name}"
+        reason = (alert.annotations.get("summary") or f"alert {alert.name}")[:LONGEST]
         evict = alert.action == Action.DRAIN
         kin = SCORE if alert.name == GPU_ALERT else None
         until = tx.now + ttl_seconds

@@ -11,6 +11,7 @@ from ..jobs import (
     Outcome,
     Part,
     PartState,
+    Priority,
     Share,
     TransitionError,
     reconcile,
@@ -38,11 +39,22 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """For the metrics: a job that began for the first time, and how long it had waited for that."""
+
+    priority: Priority
+    waited_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """For the metrics: a job that came to its end, and how long it ran."""
 
     state: JobState
     seconds: float
+
+
+Happened = Started | Ended
 
 
 def place(tx: Transaction, placement: Placement) -> int:
@@ -78,20 +90,19 @@ def live_parts(tx: Transaction, node: str) -> list[Part]:
     return [_part(row) for row in tx.all("live_parts", node=node)]
 
 
-def apply(tx: Transaction, node: str, held: frozenset[int]) -> list[Ended]:
+def apply(tx: Transaction, node: str, held: frozenset[int]) -> list[Happened]:
     """Take note of what a heartbeat tells: begun, released, lost by the agent."""
     found = reconcile(live_parts(tx, node), held)
-    for fence in sorted(found.began):
-        _begin(tx, fence, node)
+    begun = [_begin(tx, fence, node) for fence in sorted(found.began)]
     for fence in sorted(found.released):
         _release(tx, fence, node)
     lost = [_lose(tx, fence, node, f"the agent of {node} was restarted") for fence in sorted(found.missing)]
-    return [end for end in lost if end]
+    return [each for each in (*begun, *lost) if each]
 
 
 def report(
     tx: Transaction, fence: int, node: str, outcome: Outcome, reason: str | None, result: str | None
-) -> Ended | None:
+) -> list[Happened]:
     """An agent's word on how its part ended. Raises StaleReportError when the attempt is not live there."""
     row = tx.one("part", fence=fence, node=node)
     if row is None:
@@ -99,11 +110,17 @@ def report(
     part = _part(row)
     if part.state == PartState.STOPPING and outcome == Outcome.STOPPED:
         _release(tx, fence, node)
-        return None
+        return []
     if part.state not in (PartState.ASSIGNED, PartState.RUNNING):
         raise StaleReportError(f"attempt {fence} of {part.job} is over on {node}; the report is not taken")
-    if part.state == PartState.ASSIGNED:
-        _begin(tx, fence, node)
+    started = _begin(tx, fence, node) if part.state == PartState.ASSIGNED else None
+    ended = _conclude(tx, fence, node, outcome, reason, result)
+    return [each for each in (started, ended) if each]
+
+
+def _conclude(
+    tx: Transaction, fence: int, node: str, outcome: Outcome, reason: str | None, result: str | None
+) -> Ended | None:
     match outcome:
         case Outcome.SUCCEEDED:
             _release(tx, fence, node)
@@ -181,11 +198,15 @@ def leave_node(tx: Transaction, node: str) -> None:
             _requeue(tx, part.fence, AttemptState.HANDED_BACK, reason)
 
 
-def _begin(tx: Transaction, fence: int, node: str) -> None:
+def _begin(tx: Transaction, fence: int, node: str) -> Started | None:
     tx.send("move_part", fence=fence, node=node, state=PartState.RUNNING)
-    if tx.change("start_attempt", fence=fence, now=tx.now):
-        job = _job_of(tx, fence)
-        jobs.move(tx, job, JobState.RUNNING, started_at=tx.now)
+    if not tx.change("start_attempt", fence=fence, now=tx.now):
+        return None
+    job = _job_of(tx, fence)
+    jobs.move(tx, job, JobState.RUNNING, started_at=tx.now)
+    if job.specification.origin == CANARY or tx.one("started_before", job=job.id, fence=fence):
+        return None
+    return Started(job.specification.priority, max(0.0, tx.now - job.submitted_at))
 
 
 def _release(tx: Transaction, fence: int, node: str) -> None:
@@ -237,7 +258,7 @@ def _finish(
     if end != JobState.SUCCEEDED:  # then every part is done
         tx.send("stop_parts", fence=fence)
     jobs.move(tx, job, end, reason=reason, result=result)
-    return Ended(end, tx.now - job.started_at if job.started_at else 0.0)
+    return Ended(end, max(0.0, tx.now - job.started_at) if job.started_at else 0.0)
 
 
 def _job_of(tx: Transaction, fence: int) -> Job:

@@ -30,11 +30,11 @@ class ChangedNodeError(ValueError):
 
 def register(tx: Transaction, name: str, rack: str | None, kind: str, gpus: Iterable[Gpu]) -> Node:
     """Make a node known, or renew what is known of it; drains, cordons and jobs stay as they are."""
-    described = json.dumps([{"gpu": gpu.index, "uuid": gpu.uuid, "model": gpu.model} for gpu in gpus])
+    text = json.dumps([{"gpu": gpu.index, "uuid": gpu.uuid, "model": gpu.model} for gpu in gpus])
     before = tx.one("node", name=name)
-    if before is None or (before["gpus"], before["rack"], before["kind"]) != (described, rack, kind):
-        count = len(json.loads(described))
-        tx.change("put_node", name=name, rack=rack, kind=kind, gpus=described, gpu_count=count, now=tx.now)
+    if before is None or (before["gpus"], before["rack"], before["kind"]) != (text, rack, kind):
+        count = len(described(text))
+        tx.change("put_node", name=name, rack=rack, kind=kind, gpus=text, gpu_count=count, now=tx.now)
         tx.event("node.registered", name)
     return get(tx, name)
 
@@ -42,7 +42,8 @@ def register(tx: Transaction, name: str, rack: str | None, kind: str, gpus: Iter
 def expect(tx: Transaction, name: str, versions: frozenset[int] | None) -> None:
     """Raises ChangedNodeError unless the node has one of these versions; None is any."""
     if versions is not None and (found := get(tx, name).version) not in versions:
-        raise ChangedNodeError(f"node {name} has changed: it is at version {found}")
+        expected = " or ".join(str(version) for version in sorted(versions)) or "any that is given"
+        raise ChangedNodeError(f"node {name} has changed: it is at version {found}, not at {expected}")
 
 
 def get(tx: Transaction, name: str) -> Node:
@@ -184,7 +185,7 @@ def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:
         row["name"],
         row["rack"],
         row["kind"],
-        _gpus(row["gpus"]),
+        described(row["gpus"]),
         bool(row["reachable"]),
         row["reason"],
         drain,
@@ -195,6 +196,6 @@ def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:
 
 
 @lru_cache(maxsize=16_384)
-def _gpus(described: str) -> tuple[Gpu, ...]:
-    """Read once for each node, since it hardly ever changes."""
-    return tuple(Gpu(gpu["gpu"], gpu["uuid"], gpu["model"]) for gpu in json.loads(described))
+def described(text: str) -> tuple[Gpu, ...]:
+    """A node's GPUs. Read once for each node, since they hardly ever change."""
+    return tuple(Gpu(gpu["gpu"], gpu["uuid"], gpu["model"]) for gpu in json.loads(text))

@@ -111,6 +111,9 @@ SELECT * FROM attempts WHERE job = :job AND state IN ('assigned', 'running');
 -- name: start_attempt
 UPDATE attempts SET state = 'running', started_at = :now WHERE fence = :fence AND state = 'assigned';
 
+-- name: started_before
+SELECT fence FROM attempts WHERE job = :job AND fence < :fence AND started_at IS NOT NULL LIMIT 1;
+
 -- name: end_attempt
 UPDATE attempts SET state = :state, reason = :reason, finished_at = :now
 WHERE fence = :fence AND state IN ('assigned', 'running');

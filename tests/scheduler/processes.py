@@ -151,6 +151,7 @@ class Scheduler:
         return start
 
     def remove_all(self) -> None:
+        self.http.put("/v1/workload", json={"preset": "Off"})
         for state in ("queued", "assigned", "running"):
             for job in self.get(f"/v1/jobs?limit=1000&state={state}")["jobs"]:
                 self.http.post(f"/v1/jobs/{job['id']}/cancel")

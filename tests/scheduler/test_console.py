@@ -250,6 +250,9 @@ def test_the_slider_sets_the_rate(page: Page, scheduler: Scheduler) -> None:
 
     page.get_by_label("Jobs submitted per minute").press("End")
     until(lambda: rate() == 50)
+    presets = scheduler.get("/v1/workload")["presets"]
+    buttons = page.get_by_role("group", name="Presets").get_by_role("button")
+    expect(buttons).to_have_text([f"{name}{rate:g}" for name, rate in presets.items()])
     page.get_by_role("button", name="Off 0").click()
     until(lambda: rate() == 0)
     scheduler.http.put("/v1/workload", json={"jobs_per_minute": 0.5}).raise_for_status()

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import random
-import re
 import selectors
 import time
 from datetime import datetime
@@ -18,14 +17,13 @@ from scheduler.jobs import Specification
 from scheduler.queue import Queue
 from scheduler.remediation import Policy
 from scheduler.store import Store
-from scheduler.workload import Workload
+from scheduler.workload import PRESETS, Workload
 
 from .browser import console, launched
-from .processes import ROOT, Scheduler
+from .processes import Scheduler
 
-PAGE = (ROOT / "scheduler" / "console" / "index.html").read_text()
-#: The presets of the page, and both ends of its slider.
-RATES = sorted({0.1, 50.0} | {float(rate) for rate in re.findall(r'data-rate="([\d.]+)"', PAGE)} - {0.0})
+#: The presets, and both ends of the slider.
+RATES = sorted({0.1, 50.0} | set(PRESETS.values()) - {0.0})
 #: One in a million runs may fail by chance.
 CHANCE = 1e-6
 JOBS = 2000

@@ -35,8 +35,10 @@ bodies = {
     ),
     "/v1/nodes": some({"node": st.just("n"), "gpus": values}, "rack", "model"),
     "/v1/nodes/n/drain": some({"reason": values}),
+    "/v1/nodes/n/pause": some({"reason": st.just("fans") | values}, "seconds"),
+    "/v1/nodes/n/gpus/0/cordon": some({"reason": values}),
     "/v1/heartbeats": some({"nodes": values}, "leaving"),
-    "/v1/attempts/99999999999999999999/report": some({"node": st.text(), "outcome": st.just("failed")}),
+    "/v1/attempts/999999999999999999/report": some({"node": st.text(), "outcome": st.just("failed")}),
 }
 
 

@@ -97,6 +97,9 @@ def test_a_score_comes_with_the_age_of_its_sample() -> None:
     [
         pair("n", "0", "0.5", "969"),  # stale
         pair("n", "0", "NaN", "999"),
+        pair("n", "0", "+Inf", "999"),
+        pair("n", "²", "0.5", "999"),
+        pair("n", "9" * 5000, "0.5", "999"),
         pair("n", "MIG-1", "0.5", "999"),
         pair("", "0", "0.5", "999"),
         pair("n", "0", "0.5", "999")[:1],
@@ -107,7 +110,14 @@ def test_what_is_no_opinion_is_left_out(series: list[tuple[dict[str, str], str]]
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"<html>", b'{"status": "success"}', b'{"status":"success","data":{"result":[1]}}']
+    "text",
+    [
+        b"",
+        b"<html>",
+        b'{"status": "success"}',
+        b'{"status":"success","data":{"result":[1]}}',
+        answer(*pair("n", "0", "high", "999")),
+    ],
 )
 def test_another_answer_is_no_reading(text: bytes) -> None:
     with pytest.raises(HealthUnavailableError):

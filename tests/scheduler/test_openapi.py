@@ -26,7 +26,7 @@ CHECKS = [
     conformance.response_schema_conformance,
 ]
 #: The stream of events has no end.
-OPERATIONS = [(each.method, each.path.replace(":int", "").replace(":path", "")) for each in ENDPOINTS]
+OPERATIONS = [(each.method, each.path.replace(":number", "").replace(":path", "")) for each in ENDPOINTS]
 OPERATIONS.remove(("GET", "/v1/events"))
 
 document = schemathesis.openapi.from_dict(openapi.document(ENDPOINTS, VERSION))

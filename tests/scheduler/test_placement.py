@@ -5,7 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.nodes import Cordon, Drain, Gpu, Node, Owner
-from scheduler.placement import Candidate, Plan, candidate, explain, penalty, plan, risk, why_not
+from scheduler.placement import (
+    Candidate,
+    Obstacle,
+    Plan,
+    Reason,
+    candidate,
+    explain,
+    obstacle,
+    penalty,
+    plan,
+    risk,
+    why_not,
+)
 from scheduler.placement.policies import POLICIES
 
 
@@ -101,19 +113,22 @@ def test_an_explanation_stays_small() -> None:
 def test_a_gang_is_placed_whole_or_not_at_all() -> None:
     found = plan([Wanted("a", 8, nodes=2)], [node("x", 3), node("y", 4)])
     assert places(found) == {}
-    assert found.reasons == {(8, 2): "needs 4 GPUs on each of 2 nodes; 1 node has as many free"}
+    reason = Reason(Obstacle.BUSY, "needs 4 GPUs on each of 2 nodes; 1 node has as many free")
+    assert found.reasons == {(8, 2): reason}
 
 
 def test_a_job_that_does_not_fit_holds_back_no_other() -> None:
     found = plan([Wanted("big", 8), Wanted("small", 1)], [node("x", 4)])
     assert places(found) == {"small": [("x", (0,))]}
-    assert found.reasons == {(8, 1): "needs 8 GPUs on one node; best node has 4 free"}
+    assert found.reasons == {(8, 1): Reason(Obstacle.BUSY, "needs 8 GPUs on one node; best node has 4 free")}
 
 
 def test_a_starved_job_has_the_node_kept_that_is_free_soonest() -> None:
     nodes = [node("x", 3), node("y", 6), node("z", 1)]
     found = plan([Wanted("big", 8, starving=True), Wanted("a", 4), Wanted("b", 1)], nodes)
     assert places(found) == {"b": [("z", (0,))]}
+    obstacles = {shape: reason.obstacle for shape, reason in found.reasons.items()}
+    assert obstacles == {(8, 1): "fragmented", (4, 1): "kept"}
     found = plan([Wanted("big", 8), Wanted("a", 4), Wanted("b", 1)], nodes)
     assert places(found) == {"a": [("y", (0, 1, 2, 3))], "b": [("z", (0,))]}
 
@@ -161,6 +176,30 @@ def test_the_reason_names_cordons_and_states() -> None:
     assert why_not(16, 1, [cordoned]) == "needs 16 GPUs on one node; the largest node has 8"
     closed = [node("x", 8, why_not="draining: fans"), node("y", 8, why_not="draining: fans")]
     assert why_not(1, 1, closed) == "needs 1 GPU on one node; no node takes work: 2 × draining: fans"
+
+
+DRAINED = node("d", 8, why_not="drained: fans")
+ILL = Candidate("i", 8, (0, 1, 2), (0.0,) * 3, cordoned=("score 1.40",) * 5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "known", "expected"),
+    [
+        (1, 1, [], Obstacle.TOO_LARGE),
+        (9, 1, [node("x", 8), node("y", 8)], Obstacle.TOO_LARGE),
+        (16, 2, [node("x", 8), DRAINED, node("y", 1, capacity=4)], Obstacle.UNAVAILABLE),
+        (8, 1, [DRAINED, ILL], Obstacle.CORDONED),
+        (16, 2, [DRAINED, ILL], Obstacle.UNAVAILABLE),
+        (3, 1, [DRAINED, replace(ILL, why_not="kept for a job", kept=True), node("x", 2)], Obstacle.KEPT),
+        (8, 1, [node("x", 3), node("y", 5)], Obstacle.FRAGMENTED),
+        (8, 1, [node("x", 3), node("y", 4)], Obstacle.BUSY),
+        (8, 1, [node("x", 3), replace(node("y", 5), why_not="kept for a job", kept=True)], Obstacle.BUSY),
+    ],
+)
+def test_what_waiting_mends_least_is_what_stands_in_the_way(
+    gpus: int, nodes: int, known: list[Candidate], expected: Obstacle
+) -> None:
+    assert obstacle(gpus, nodes, known) == expected
 
 
 def test_a_candidate_offers_neither_held_nor_cordoned_gpus() -> None:

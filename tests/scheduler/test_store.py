@@ -6,13 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from scheduler.jobs import JobState, JobType, Outcome, Share, Specification, TransitionError
+from scheduler.jobs import JobState, JobType, Outcome, Priority, Share, Specification, TransitionError
 from scheduler.nodes import Gpu, Owner
 from scheduler.remediation import Policy
 from scheduler.store import (
@@ -29,7 +30,7 @@ from scheduler.store import (
     tokens,
 )
 from scheduler.store.alerts import Alert
-from scheduler.store.attempts import Placement, StaleReportError
+from scheduler.store.attempts import Ended, Placement, StaleReportError, Started
 from scheduler.store.jobs import FullQueueError, ReusedKeyError, UnknownJobError
 from scheduler.store.migration import migrate, split
 from scheduler.store.retention import Keep
@@ -187,6 +188,31 @@ def test_a_lost_job_avoids_the_node_that_lost_it(store: Opened) -> None:
     found = store.read(jobs.get, job)
     assert (found.state, found.retries_used, found.avoid) == (JobState.QUEUED, 1, frozenset({"n"}))
     assert store.read(nodes.get, "n").held == {}
+
+
+def test_a_job_waits_until_it_starts_for_the_first_time(store: Opened) -> None:
+    """Whatever happened before and happens afterwards, and however it is heard of."""
+    store.write(node)
+    job = store.write(submit)
+    store.write(place, job)
+    store.write(attempts.lose_node, "n", "gone before it began")
+    fence = store.write(place, job)
+    (started,) = store.write(attempts.apply, "n", frozenset({fence}))
+    assert isinstance(started, Started)
+    assert (started.priority, 0 <= started.waited_seconds < 60) == (Priority.NORMAL, True)
+    store.write(attempts.lose_node, "n", "gone")
+    fence = store.write(place, job)
+    assert store.write(attempts.apply, "n", frozenset({fence})) == []
+    fence = store.write(place, store.write(submit), 1)
+    kinds = [type(each) for each in store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)]
+    assert kinds == [Started, Ended]
+
+
+def test_a_canary_waits_for_nothing(store: Opened) -> None:
+    store.write(node)
+    canary, _ = store.write(jobs.submit, replace(SLEEP, origin=attempts.CANARY))
+    fence = store.write(place, canary.id)
+    assert store.write(attempts.apply, "n", frozenset({fence})) == []
 
 
 def test_a_key_gives_its_own_job_again(store: Opened) -> None:

@@ -144,7 +144,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], P
     """Waits for a folder with a model, in the making since the fixture was asked for."""
     folder = tmp_path_factory.mktemp("trained")
     python = str(ROOT / ".venv/bin/python")
-    fleet = "--nodes 16 --gpus-per-node 8 --hours 2 --step 5 --seed 7 --no-upkeep".split()
+    fleet = ["--nodes", "16", "--gpus-per-node", "8", "--hours", "2", "--step", "5", "--seed", "7", "--no-upkeep"]
     record = [python, "-m", "exporters", "record", *fleet, "--out", str(folder)]
     train = ["nice", python, "-m", "detector", "train", "--recording", str(folder / "recording.parquet")]
     train += ["--iterations", "600", "--out", str(folder / "models")]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector import topology
+from detector import lockstep, topology
 from detector.contexts import SETTLING, contexts
 from detector.features import Scaling, channels, peer_medians, smooth, trend, unchanged
 from detector.model import Batch
 from detector.stages import stage
-from detector.telemetry import Floats, Telemetry
-from detector.topology import Topology
+from detector.telemetry import IDLE, Floats, Telemetry
+from detector.topology import BUSY_RATIO, MINIMUM, UNNAMED, Ints, Topology
 from kernels import window_features
 
 _PAUSE = 4  # steps without activity after which a GPU is idle
+_LASTING = 0.9  # share of the steps at work, and a GPU is taken to have worked for the same job
 _EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
 
 
@@ -103,16 +104,36 @@ def peers(
     names = [signal.name for signal in telemetry.signals]
     absent = np.full(readings.shape[1:], np.nan, np.float32)
     past = max(0, first - SETTLING)
-    active, effort = (readings[names.index(name)] if name in names else absent for name in state)
+    active, work = (readings[names.index(name)] if name in names else absent for name in state)
     newest = readings.shape[2] - past
     # Work pauses for a moment; a job that has ended is over soon.
     activity: Floats = window_features(active, _PAUSE, steps=newest).high.astype(np.float32)
-    effort = smooth(effort, _EFFORT_MEMORY, past)
+    effort = smooth(work, _EFFORT_MEMORY, past)
     if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
         activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
+    states = topology.states(job, activity)
+    company = _companies(telemetry, np.stack([active, work]), states[:, first - past :], first)
     topologies = tuple(
-        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
-        for step in range(first - past, job.shape[1])
+        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges, together)
+        for step, together in zip(range(first - past, job.shape[1]), company, strict=True)
     )
-    return topologies, contexts(topology.states(job, activity), topologies)
+    return topologies, contexts(states, topologies)
+
+
+def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], first: int) -> Iterator[Ints | None]:
+    """Who works in step with whom at step `first` and later, where no job is named; None where nobody could.
+
+    work: what rises and falls with it, [kinds, gpus, steps]; states: [gpus, steps - first].
+    """
+    unnamed = (telemetry.job == IDLE) & ~(work[0] <= BUSY_RATIO)
+    model = topology.models(telemetry.gpus)
+    for step in range(first, work.shape[2]):
+        begin = step + 1 - lockstep.LAG - lockstep.SPAN
+        now = states[:, step - first] == UNNAMED
+        if begin < 0 or now.sum() < MINIMUM:
+            yield None
+            continue
+        window = slice(begin, step + 1)
+        lasting = unnamed[:, window].mean(axis=1) >= _LASTING
+        yield lockstep.ranks(work[..., window], now & lasting, model)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry
 from kernels import peer_deviation
 
@@ -15,11 +18,17 @@ LEAST = 3  # members that could be judged; with fewer a median says nothing abou
 _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member that is silent on a signal is one
 
 
+def signals(of_gpus: Iterable[Signal]) -> tuple[Signal, ...]:
+    """The signals as they are judged in a whole group."""
+    return tuple(replace(signal, direction=signal.together or signal.direction) for signal in of_gpus)
+
+
 def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]:
     """(kind, name) → score of every node, rack and job with enough members that could be judged.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
-    of the members: it has to be off for half of them.
+    of the members, of an even number by the lower of the two in the middle: it has to be off for more than half of
+    them. Of a job on two nodes one of which fails, half the ranks are off, and it is the node that is to blame.
     """
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
@@ -29,11 +38,12 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
         for code, mine in _members(np.where(judged, of, -1)):
             if names[code]:
                 keys.append((kind, names[code]))
-                members.append(mine)
-                ends.append(ends[-1] + len(mine))
+                # One more below all makes the middle of an even number the lower one.
+                members.append(mine if len(mine) % 2 else np.append(mine, np.int32(len(judged))))
+                ends.append(ends[-1] + len(members[-1]))
     if not keys:
         return {}
-    counted = np.ascontiguousarray(np.maximum(ratios, _ABSENT))
+    counted = np.pad(np.maximum(ratios, _ABSENT), ((0, 0), (0, 1)), constant_values=_ABSENT)
     found = peer_deviation(counted, np.concatenate(members), np.array(ends), minimum=LEAST).median
     return dict(zip(keys, np.maximum(found.max(axis=0), 0.0).tolist(), strict=True))
 
@@ -81,10 +91,9 @@ def _members(of: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
 
 
 def _median(found: Floats) -> Floats:
-    """[..., members, steps] → [..., steps]."""
+    """[..., members, steps] → [..., steps]; of an even number the lower of the two in the middle."""
     ordered = np.sort(found, axis=-2)  # NaN last
     count = (~np.isnan(found)).sum(axis=-2)
-    low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
-    picked = [np.take_along_axis(ordered, each[..., None, :], axis=-2)[..., 0, :] for each in (low, high)]
-    middle: Floats = np.where(count >= LEAST, (picked[0] + picked[1]) / 2, np.nan).astype(np.float32)
-    return middle
+    middle = np.take_along_axis(ordered, (np.maximum(count - 1, 0) // 2)[..., None, :], axis=-2)[..., 0, :]
+    enough: Floats = np.where(count >= LEAST, middle, np.nan).astype(np.float32)
+    return enough

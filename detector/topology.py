@@ -15,6 +15,7 @@ KINDS = ("job", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
 REACH = 3  # graph neighbours on either side in the group's order
 BUSY_RATIO = 0.05
+UNNAMED = -1  # the state of who is busy for a job nobody names
 LOAD_BINS = 8
 
 Ints = NDArray[np.int32]
@@ -33,13 +34,18 @@ Topology = dict[str, Groups]
 
 
 def build(
-    gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats, kinds: frozenset[str] | None = None
+    gpus: Sequence[Gpu],
+    job: Ints,
+    activity: Floats,
+    effort: Floats,
+    kinds: frozenset[str] | None = None,
+    company: Ints | None = None,
 ) -> Topology:
     """The peer groups of one step.
 
     job: int32 [gpus], the job's index or IDLE. activity, effort: float32 [gpus], the smoothed signals that
     tell busy from idle and how hard a GPU works; NaN where unknown. kinds: those to build, None for all; the others
-    are empty.
+    are empty. company: who works in step with whom where no job is named, see lockstep.py.
 
     - `job`: ranks of one job on one GPU model. On another, the same work looks different.
     - `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no peers.
@@ -55,8 +61,11 @@ def build(
     by_effort = everyone[np.argsort(np.nan_to_num(effort, nan=-1.0)[everyone], kind="stable")]
     if not np.isfinite(activity).any() and not np.isfinite(effort).any():
         present = np.ones(count, dtype=bool)
+    together = np.full(count, IDLE, np.int64)
+    if company is not None:
+        together[job == IDLE] = company[job == IDLE]
     topology = {
-        "job": _group([state, model], present & (job != IDLE), everyone),
+        "job": _group([state, together, model], present & ((job != IDLE) | (together != IDLE)), everyone),
         "node": _group([node, state], present, everyone),
         "rack": _group([rack, model, busy, load], present & (rack >= 0), everyone),
         "load": _group([model, busy, load], present, by_effort),
@@ -67,7 +76,7 @@ def build(
 def states(job: Ints, activity: Floats) -> NDArray[np.int64]:
     """What a GPU is doing: 0 idle, 1 and up a known job, -1 busy for a job nobody names. Any shape."""
     working = np.nan_to_num(activity, nan=0.0) > BUSY_RATIO
-    return np.where(job != IDLE, job.astype(np.int64) + 1, np.where(working, -1, 0))
+    return np.where(job != IDLE, job.astype(np.int64) + 1, np.where(working, UNNAMED, 0))
 
 
 def edges(groups: Groups) -> NDArray[np.int64]:
@@ -104,6 +113,11 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
             ).astype(np.int32),
         )
     return stacked
+
+
+def models(gpus: Sequence[Gpu]) -> NDArray[np.int64]:
+    """Equal codes for equal GPU models, [gpus]."""
+    return _places(tuple(gpus)).model
 
 
 @lru_cache(maxsize=8)

@@ -27,8 +27,8 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
     """(kind, name) → score of every node, rack and job with enough members that could be judged.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
-    of the members, of an even number by the lower of the two in the middle: it has to be off for more than half of
-    them. Of a job on two nodes one of which fails, half the ranks are off, and it is the node that is to blame.
+    of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
+    fails, half of it is off, and it is the node that is to blame.
     """
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
@@ -39,7 +39,8 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
             if names[code]:
                 keys.append((kind, names[code]))
                 # One more below all makes the middle of an even number the lower one.
-                members.append(mine if len(mine) % 2 else np.append(mine, np.int32(len(judged))))
+                one_more = kind != "node" and len(mine) % 2 == 0
+                members.append(np.append(mine, np.int32(len(judged))) if one_more else mine)
                 ends.append(ends[-1] + len(members[-1]))
     if not keys:
         return {}
@@ -55,15 +56,16 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     than LEAST members could be judged. A GPU belongs to a job while it works for it.
     """
     rows = []
-    for _, names, of in _places(telemetry.gpus):
-        rows += [_median(found[..., members, :]) for code, members in _members(of) if names[code]]
+    for kind, names, of in _places(telemetry.gpus):
+        majority = kind != "node"
+        rows += [_median(found[..., members, :], majority) for code, members in _members(of) if names[code]]
     for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
         here = telemetry.job == job
         members, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
         if len(members) >= LEAST:
             span = slice(steps[0], steps[-1] + 1)
             row = np.full((*found.shape[:-2], found.shape[-1]), np.nan, np.float32)
-            row[..., span] = _median(np.where(here[members, span], found[..., members, span], np.nan))
+            row[..., span] = _median(np.where(here[members, span], found[..., members, span], np.nan), majority=True)
             rows.append(row)
     if not rows:
         return np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
@@ -90,10 +92,12 @@ def _members(of: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
     return [(int(ranked[start]), order[start:end]) for start, end in spans if end - start >= LEAST]
 
 
-def _median(found: Floats) -> Floats:
-    """[..., members, steps] → [..., steps]; of an even number the lower of the two in the middle."""
+def _median(found: Floats, majority: bool) -> Floats:
+    """[..., members, steps] → [..., steps]. For a majority, of an even number the lower of the two in the middle."""
     ordered = np.sort(found, axis=-2)  # NaN last
     count = (~np.isnan(found)).sum(axis=-2)
-    middle = np.take_along_axis(ordered, (np.maximum(count - 1, 0) // 2)[..., None, :], axis=-2)[..., 0, :]
-    enough: Floats = np.where(count >= LEAST, middle, np.nan).astype(np.float32)
-    return enough
+    low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
+    places = (low,) if majority else (low, high)
+    picked = [np.take_along_axis(ordered, each[..., None, :], axis=-2)[..., 0, :] for each in places]
+    middle: Floats = np.where(count >= LEAST, np.mean(picked, axis=0), np.nan).astype(np.float32)
+    return middle

@@ -191,8 +191,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], idle(prepared.context))
-    # What a job without company does is its own affair, and two of them are not yet the node's.
-    telling = ~alone(prepared.context) | steady(signals)[:, :, None]
+    # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
+    telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
     own, shared = (
         np.concatenate(rows)

@@ -7,14 +7,16 @@ from detector.telemetry import IDLE, Floats
 from .fleets import telemetry
 
 
-def test_a_group_scores_when_more_than_half_of_it_is_off_in_the_same_signal() -> None:
+def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
     fleet = telemetry(steps=2)
     ratios = np.zeros((2, len(fleet.gpus)), np.float32)
-    ratios[0, :4] = 3.0  # of the eight GPUs of node-01
-    assert groups.scores(ratios, fleet)["node", "node-01"] == 0.0
-    ratios[0, 4] = 3.0
+    ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
     found = groups.scores(ratios, fleet)
     assert found["node", "node-01"] == pytest.approx(3.0)
+    ratios[0, :8] = 3.0  # one of the two nodes of the rack
+    assert groups.scores(ratios, fleet)["rack", "rack-1"] == 0.0
+    ratios[0, 8] = 3.0
+    assert groups.scores(ratios, fleet)["rack", "rack-1"] == pytest.approx(3.0)
     assert found["rack", "rack-1"] == 0.0
 
 
@@ -42,7 +44,7 @@ def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_run
     found = groups.medians(values, fleet)
     nodes, racks = len({gpu.node for gpu in fleet.gpus}), len({gpu.rack for gpu in fleet.gpus})
     assert found.shape == (2, nodes + racks + 1, 130)
-    np.testing.assert_allclose(found[:, 0], lower(values[:, :8]), rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
     np.testing.assert_allclose(found[:, nodes], lower(values[:, :16]), rtol=1e-6)
     working = fleet.job[0] != IDLE
     np.testing.assert_allclose(found[:, -1, working], lower(values[:, :16, working]), rtol=1e-6)

@@ -19,7 +19,7 @@ from detector.topology import BUSY_RATIO, MINIMUM, UNNAMED, Ints, Topology
 from kernels import window_features
 
 _PAUSE = 4  # steps without activity after which a GPU is idle
-_LASTING = 0.9  # share of the steps at work, and a GPU is taken to have worked for the same job
+_BEGINNING = 4  # steps in which a job takes up its work
 _EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
 
 
@@ -126,14 +126,14 @@ def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], fi
 
     work: what rises and falls with it, [kinds, gpus, steps]; states: [gpus, steps - first].
     """
-    unnamed = (telemetry.job == IDLE) & ~(work[0] <= BUSY_RATIO)
+    working = window_features(work[0], _PAUSE).high > BUSY_RATIO
+    unnamed = (telemetry.job == IDLE) & (working | np.isnan(work[0]))
     model = topology.models(telemetry.gpus)
     for step in range(first, work.shape[2]):
         begin = step + 1 - lockstep.LAG - lockstep.SPAN
-        now = states[:, step - first] == UNNAMED
-        if begin < 0 or now.sum() < MINIMUM:
+        # Jobs that began together are not yet one: the beginning itself is left out.
+        settled = unnamed[:, max(0, begin - _BEGINNING) : step + 1].all(axis=1)
+        if begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
             yield None
-            continue
-        window = slice(begin, step + 1)
-        lasting = unnamed[:, window].mean(axis=1) >= _LASTING
-        yield lockstep.ranks(work[..., window], now & lasting, model)
+        else:
+            yield lockstep.ranks(work[..., begin : step + 1], settled, model)

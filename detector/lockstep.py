@@ -10,10 +10,10 @@ from detector.telemetry import Floats
 from kernels import nearest_peers
 
 Ints = NDArray[np.int32]
-LAG = 24  # steps: what goes wrong now must not at once dissolve the company that it would be seen against
-SPAN = 32  # steps over which GPUs are held against one another
+LAG = 12  # steps: what goes wrong now must not at once dissolve the company that it would be seen against
+SPAN = 44  # steps over which GPUs are held against one another
 _NEAREST = 8
-_APART = 0.3  # correlation distance of ranks of one job, at most
+_APART = 0.2  # correlation distance of ranks of one job, at most
 _PRESENT = 0.75  # share of the span that has to be known
 
 

@@ -31,7 +31,8 @@ class Prepared:
     [signals, gpus, steps, CHANNELS]. model: int64 [gpus], the GPU model's row in scaling and embedding.
     unchanged: for how many steps each reading has been the same, [signals, gpus, steps]. trend: where a job-made
     signal is going, [those signals, gpus, steps].
-    topologies: one a step. context: [gpus, steps], see contexts.py.
+    topologies: one a step. graph: the same with ranks of nameless jobs, for the model alone.
+    context: [gpus, steps], see contexts.py.
     """
 
     scaled: Floats
@@ -40,6 +41,7 @@ class Prepared:
     trend: Floats
     model: NDArray[np.int64]
     topologies: tuple[Topology, ...]
+    graph: tuple[Topology, ...]
     context: NDArray[np.int64]
 
     def batch(self, steps: Sequence[int]) -> Batch:
@@ -47,7 +49,7 @@ class Prepared:
         chosen = list(steps)
         gpus = self.scaled.shape[1]
         scaled = np.concatenate([self.scaled[:, :, step] for step in chosen], axis=1)
-        stacked = topology.stack([self.topologies[step] for step in chosen], gpus)
+        stacked = topology.stack([self.graph[step] for step in chosen], gpus)
         medians, known = peer_medians(scaled, stacked)
         signals, _, _, width = self.channels.shape
         own = self.channels[:, :, chosen].transpose(2, 1, 0, 3).reshape(-1, signals, width)
@@ -82,7 +84,7 @@ def prepare(
     rows = {name: row for row, name in enumerate(models)}
     model = np.array([rows.get(gpu.model, len(models)) for gpu in telemetry.gpus], dtype=np.int64)
     with stage("graph"):
-        topologies, context = peers(telemetry, readings, state, first)
+        topologies, graph, context = peers(telemetry, readings, state, first)
     with stage("features"):
         scaled = scaling.apply(readings, model)
         made = np.array([signal.follows == "job" for signal in telemetry.signals])
@@ -93,14 +95,15 @@ def prepare(
             trend(scaled[made], first),
             model,
             topologies,
+            graph,
             context,
         )
 
 
 def peers(
     telemetry: Telemetry, readings: Floats, state: tuple[str, str], first: int = 0
-) -> tuple[tuple[Topology, ...], NDArray[np.int64]]:
-    """The peer groups of step `first` and later, and the contexts [gpus, steps]."""
+) -> tuple[tuple[Topology, ...], tuple[Topology, ...], NDArray[np.int64]]:
+    """The peer groups of step `first` and later, the same for the model, and the contexts [gpus, steps]."""
     names = [signal.name for signal in telemetry.signals]
     absent = np.full(readings.shape[1:], np.nan, np.float32)
     past = max(0, first - SETTLING)
@@ -113,12 +116,16 @@ def peers(
         activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
     states = topology.states(job, activity)
-    company = _companies(telemetry, np.stack([active, work]), states[:, first - past :], first)
     topologies = tuple(
-        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges, together)
-        for step, together in zip(range(first - past, job.shape[1]), company, strict=True)
+        topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
+        for step in range(first - past, job.shape[1])
     )
-    return topologies, contexts(states, topologies)
+    company = _companies(telemetry, np.stack([active, work]), states[:, first - past :], first)
+    graph = tuple(
+        known if together is None else known | {"job": topology.companions(telemetry.gpus, mine, together)}
+        for known, mine, together in zip(topologies, states[:, first - past :].T, company, strict=True)
+    )
+    return topologies, graph, contexts(states, topologies)
 
 
 def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], first: int) -> Iterator[Ints | None]:

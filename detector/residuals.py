@@ -99,7 +99,7 @@ class PeerJudge:
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
-        topologies, context = peers(ordered, readings, self.state, first)
+        topologies, _, context = peers(ordered, readings, self.state, first)
         names = [signal.name for signal in self.signals]
         # Where nothing tells busy from idle, all of one model are alike.
         told = self.state[0] in names and not np.isnan(readings[names.index(self.state[0])]).all()

@@ -39,13 +39,12 @@ def build(
     activity: Floats,
     effort: Floats,
     kinds: frozenset[str] | None = None,
-    company: Ints | None = None,
 ) -> Topology:
     """The peer groups of one step.
 
     job: int32 [gpus], the job's index or IDLE. activity, effort: float32 [gpus], the smoothed signals that
     tell busy from idle and how hard a GPU works; NaN where unknown. kinds: those to build, None for all; the others
-    are empty. company: who works in step with whom where no job is named, see lockstep.py.
+    are empty.
 
     - `job`: ranks of one job on one GPU model. On another, the same work looks different.
     - `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no peers.
@@ -61,11 +60,8 @@ def build(
     by_effort = everyone[np.argsort(np.nan_to_num(effort, nan=-1.0)[everyone], kind="stable")]
     if not np.isfinite(activity).any() and not np.isfinite(effort).any():
         present = np.ones(count, dtype=bool)
-    together = np.full(count, IDLE, np.int64)
-    if company is not None:
-        together[job == IDLE] = company[job == IDLE]
     topology = {
-        "job": _group([state, together, model], present & ((job != IDLE) | (together != IDLE)), everyone),
+        "job": _group([state, model], present & (job != IDLE), everyone),
         "node": _group([node, state], present, everyone),
         "rack": _group([rack, model, busy, load], present & (rack >= 0), everyone),
         "load": _group([model, busy, load], present, by_effort),
@@ -113,6 +109,13 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
             ).astype(np.int32),
         )
     return stacked
+
+
+def companions(gpus: Sequence[Gpu], state: NDArray[np.int64], company: Ints) -> Groups:
+    """Ranks of one job, and those who work in step where no job is named. All [gpus]; company: see lockstep.py."""
+    place = _places(tuple(gpus))
+    together = np.where(state == UNNAMED, company, -1).astype(np.int64)
+    return _group([state, together, place.model], (state > 0) | (together >= 0), place.order)
 
 
 def models(gpus: Sequence[Gpu]) -> NDArray[np.int64]:

@@ -1,15 +1,16 @@
 """Ranks of a job that nobody names are known by what they do together."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detector.calibration import HISTORY
+from detector.batches import peers
+from detector.contexts import alone
 from detector.lockstep import LAG, SPAN, ranks
-from detector.residuals import PeerJudge
-from detector.telemetry import IDLE, Floats, Telemetry
+from detector.telemetry import IDLE, Floats
 from tests.detector import fleets
 
 STEPS = LAG + SPAN
@@ -65,25 +66,28 @@ def test_what_goes_wrong_now_does_not_dissolve_the_company(readings: Floats) -> 
     assert frozenset(range(4)) in companies(ranks(readings, EVERYBODY, ALIKE))
 
 
-def unnamed_fleet() -> Telemetry:
-    """Twelve GPUs at work for two jobs that no label names, five long minutes; the others idle."""
-    whole = fleets.telemetry(steps=120)
+def test_the_model_sees_the_ranks_of_a_nameless_job_and_nobody_is_judged_by_them() -> None:
+    """Two jobs that no label names, on eight GPUs each; the others idle."""
+    named = fleets.telemetry(steps=120)
     random = np.random.default_rng(5)
-    values = whole.values.copy()
+    values = named.values.copy()
     for first, period in ((0, 7), (8, 11)):
         utilization, power = work(8, period, random, 120)
         values[fleets.row("utilization_ratio"), first : first + 8] = utilization
         values[fleets.row("power_watts"), first : first + 8] = power
-    values[fleets.row("sm_clock_hertz"), :16] = 1.98e9
-    return replace(whole, values=values, job=np.full_like(whole.job, IDLE), jobs=())
+    fleet = replace(named, values=values, job=np.full_like(named.job, IDLE), jobs=())
+    topologies, graph, context = peers(fleet, fleet.values, STATE, 119)
+    found = graph[0]["job"]
+    assert [sorted(found.members[start:end]) for start, end in pairwise(found.offsets)] == [
+        list(range(8)),
+        list(range(8, 16)),
+    ]
+    assert not len(topologies[0]["job"].members)
+    assert alone(context[:16, 0]).all()
 
 
-def test_a_straggler_is_seen_beside_the_ranks_of_its_nameless_job() -> None:
-    fleet = unnamed_fleet()
-    fleet.values[fleets.row("utilization_ratio"), 3, -HISTORY:] *= 0.5
-    judge = PeerJudge(fleet.signals, STATE)
-    found = judge.residuals(fleet, 120 - HISTORY).own[fleets.row("utilization_ratio")]
-    assert found[3, -1] < -1
-    assert np.abs(found[[0, 1, 2, 4, 5, 6, 7], -1]).max() < 0.5
-    without = judge.residuals(replace(fleet, edges=frozenset({"node"})), 120 - HISTORY).own
-    assert np.isnan(without[fleets.row("utilization_ratio"), 3, -1])
+def test_a_job_that_has_a_name_keeps_its_ranks() -> None:
+    fleet = fleets.telemetry(steps=120)
+    topologies, graph, _ = peers(fleet, fleet.values, STATE, 119)
+    np.testing.assert_array_equal(graph[0]["job"].of, topologies[0]["job"].of)
+    assert (topologies[0]["job"].of[:16] == 0).all()

@@ -165,7 +165,7 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
 
 def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
     fleet = servers()
-    _, context = peers(fleet, fleet.values, STATE, 500)
+    _, _, context = peers(fleet, fleet.values, STATE, 500)
     assert alone(context).all()
 
 

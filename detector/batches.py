@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector import topology
+from detector import lockstep, topology
 from detector.contexts import SETTLING, contexts
 from detector.features import Scaling, channels, peer_medians, smooth, trend, unchanged
 from detector.model import Batch
 from detector.stages import stage
-from detector.telemetry import Floats, Telemetry
-from detector.topology import Topology
+from detector.telemetry import IDLE, Floats, Telemetry
+from detector.topology import BUSY_RATIO, MINIMUM, UNNAMED, Ints, Topology
 from kernels import window_features
 
 _PAUSE = 4  # steps without activity after which a GPU is idle
+_BEGINNING = 4  # steps in which a job takes up its work
 _EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
 
 
@@ -30,7 +31,8 @@ class Prepared:
     [signals, gpus, steps, CHANNELS]. model: int64 [gpus], the GPU model's row in scaling and embedding.
     unchanged: for how many steps each reading has been the same, [signals, gpus, steps]. trend: where a job-made
     signal is going, [those signals, gpus, steps].
-    topologies: one a step. context: [gpus, steps], see contexts.py.
+    topologies: one a step. graph: the same with ranks of nameless jobs, for the model alone.
+    context: [gpus, steps], see contexts.py.
     """
 
     scaled: Floats
@@ -39,6 +41,7 @@ class Prepared:
     trend: Floats
     model: NDArray[np.int64]
     topologies: tuple[Topology, ...]
+    graph: tuple[Topology, ...]
     context: NDArray[np.int64]
 
     def batch(self, steps: Sequence[int]) -> Batch:
@@ -46,7 +49,7 @@ class Prepared:
         chosen = list(steps)
         gpus = self.scaled.shape[1]
         scaled = np.concatenate([self.scaled[:, :, step] for step in chosen], axis=1)
-        stacked = topology.stack([self.topologies[step] for step in chosen], gpus)
+        stacked = topology.stack([self.graph[step] for step in chosen], gpus)
         medians, known = peer_medians(scaled, stacked)
         signals, _, _, width = self.channels.shape
         own = self.channels[:, :, chosen].transpose(2, 1, 0, 3).reshape(-1, signals, width)
@@ -81,7 +84,7 @@ def prepare(
     rows = {name: row for row, name in enumerate(models)}
     model = np.array([rows.get(gpu.model, len(models)) for gpu in telemetry.gpus], dtype=np.int64)
     with stage("graph"):
-        topologies, context = peers(telemetry, readings, state, first)
+        topologies, graph, context = peers(telemetry, readings, state, first)
     with stage("features"):
         scaled = scaling.apply(readings, model)
         made = np.array([signal.follows == "job" for signal in telemetry.signals])
@@ -92,27 +95,52 @@ def prepare(
             trend(scaled[made], first),
             model,
             topologies,
+            graph,
             context,
         )
 
 
 def peers(
     telemetry: Telemetry, readings: Floats, state: tuple[str, str], first: int = 0
-) -> tuple[tuple[Topology, ...], NDArray[np.int64]]:
-    """The peer groups of step `first` and later, and the contexts [gpus, steps]."""
+) -> tuple[tuple[Topology, ...], tuple[Topology, ...], NDArray[np.int64]]:
+    """The peer groups of step `first` and later, the same for the model, and the contexts [gpus, steps]."""
     names = [signal.name for signal in telemetry.signals]
     absent = np.full(readings.shape[1:], np.nan, np.float32)
     past = max(0, first - SETTLING)
-    active, effort = (readings[names.index(name)] if name in names else absent for name in state)
+    active, work = (readings[names.index(name)] if name in names else absent for name in state)
     newest = readings.shape[2] - past
     # Work pauses for a moment; a job that has ended is over soon.
     activity: Floats = window_features(active, _PAUSE, steps=newest).high.astype(np.float32)
-    effort = smooth(effort, _EFFORT_MEMORY, past)
+    effort = smooth(work, _EFFORT_MEMORY, past)
     if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
         activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
+    states = topology.states(job, activity)
     topologies = tuple(
         topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
         for step in range(first - past, job.shape[1])
     )
-    return topologies, contexts(topology.states(job, activity), topologies)
+    company = _companies(telemetry, np.stack([active, work]), states[:, first - past :], first)
+    graph = tuple(
+        known if together is None else known | {"job": topology.companions(telemetry.gpus, mine, together)}
+        for known, mine, together in zip(topologies, states[:, first - past :].T, company, strict=True)
+    )
+    return topologies, graph, contexts(states, topologies)
+
+
+def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], first: int) -> Iterator[Ints | None]:
+    """Who works in step with whom at step `first` and later, where no job is named; None where nobody could.
+
+    work: what rises and falls with it, [kinds, gpus, steps]; states: [gpus, steps - first].
+    """
+    working = window_features(work[0], _PAUSE).high > BUSY_RATIO
+    unnamed = (telemetry.job == IDLE) & (working | np.isnan(work[0]))
+    model = topology.models(telemetry.gpus)
+    for step in range(first, work.shape[2]):
+        begin = step + 1 - lockstep.LAG - lockstep.SPAN
+        # Jobs that began together are not yet one: the beginning itself is left out.
+        settled = unnamed[:, max(0, begin - _BEGINNING) : step + 1].all(axis=1)
+        if begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
+            yield None
+        else:
+            yield lockstep.ranks(work[..., begin : step + 1], settled, model)

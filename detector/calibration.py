@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from detector.signals import Signal
 from detector.telemetry import Floats
+from kernels import tail_fit, tail_quantile
 
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
@@ -137,7 +137,7 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, least: f
     values = _by_signal(maxima, signals, chance, least, censored=0.0)
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
-    level = np.float32(max(_tail_quantile(worst, chance), _LOWER))
+    level = np.float32(max(_tail_quantiles(worst[None], chance)[0], _LOWER))
     bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
     return Thresholds(bounded.astype(np.float32))
 
@@ -149,15 +149,15 @@ def rough(maxima: Floats, signals: Sequence[Signal], chance: float, least: float
 
 def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, least: float, censored: float) -> Floats:
     rows = rows_of(signals, maxima.shape[1] - 1)
-    scored = [row for row, signal in enumerate(rows) if signal.scored]
-    places = [*((horizon, row) for horizon in range(len(HORIZONS)) for row in scored), (0, len(rows))]
     values = np.full(maxima.shape[:2], np.inf, np.float32)
-    for place in places:
-        if place[1] < len(rows) and not rows[place[1]].alone:
-            values[place] = _NEVER
-            continue
-        lowest = least if place[1] < len(rows) else _LEAST_TOGETHER * least
-        values[place] = max(lowest, _tail_quantile(maxima[place], chance / len(places), censored))
+    scored = np.array([*(signal.scored for signal in rows), True])
+    alone = np.array([*(signal.alone for signal in rows), True])
+    values[:, scored & ~alone] = _NEVER
+    judged = np.tile(scored & alone, (len(HORIZONS), 1))
+    judged[1:, -1] = False
+    lowest = np.where(np.arange(len(scored)) < len(rows), least, _LEAST_TOGETHER * least)
+    found = _tail_quantiles(maxima[judged], chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1), censored)
+    values[judged] = np.maximum(np.broadcast_to(lowest, values.shape)[judged], found)
     return values
 
 
@@ -196,36 +196,25 @@ def block_maxima(found: Floats) -> Floats:
     return maxima
 
 
-def _tail_quantile(maxima: NDArray[np.floating], chance: float, censored: float = 0.0) -> float:
-    """The value that a block's maximum exceeds with that chance.
+def _tail_quantiles(maxima: Floats, chance: float, censored: float = 0.0) -> NDArray[np.float64]:
+    """The value that a block's maximum exceeds with that chance, for each row of [rows, blocks]; 0 where none is known.
 
-    Peaks over the 90 % quantile are fitted with a generalised Pareto distribution by probability-weighted moments
-    (Hosking and Wallis, Technometrics 29, 1987); of an exponential one when a share of them is censored. The fewer
-    the peaks, the less is known of the tail: its upper confidence bound counts.
+    Peaks over the 90 % quantile are fitted with a generalised Pareto distribution; with an exponential one when that
+    share of all blocks is censored: the largest then count only as "at least so large". The fewer the peaks, the less
+    is known of the tail: its upper confidence bound counts.
     """
-    maxima = maxima[np.isfinite(maxima)]
-    if len(maxima) == 0:
-        return 0.0
-    start = float(np.quantile(maxima, 1 - _TAIL))
-    peaks = np.sort(maxima[maxima > start] - start).astype(np.float64)
-    if len(peaks) < 5 or chance >= _TAIL:
-        return float(np.quantile(maxima, 1 - min(chance, _TAIL)))
-    shape, scale = _exponential(peaks, censored / _TAIL) if censored else _pareto(peaks)
-    ratio = chance / _TAIL
-    excess = -np.log(ratio) if shape == 0.0 else (ratio**-shape - 1.0) / shape
-    return start + scale * float(excess) * (1 + _SURE / math.sqrt(len(peaks)))
-
-
-def _pareto(peaks: NDArray[np.float64]) -> tuple[float, float]:
-    """Shape and scale of sorted peaks; the shape is bounded."""
-    rank = np.arange(1, len(peaks) + 1)
-    mean = float(peaks.mean())
-    weighted = float((peaks * (len(peaks) - rank)).sum() / (len(peaks) * (len(peaks) - 1)))
-    shape = min(max(2.0 - mean / max(mean - 2.0 * weighted, 1e-12), 0.0), _HEAVIEST)
-    return shape, mean * (1.0 - shape)  # keeps the tail's mean when the shape is bounded
-
-
-def _exponential(peaks: NDArray[np.float64], censored: float) -> tuple[float, float]:
-    """Shape 0 and the scale of sorted peaks of which the largest share counts only as "at least so large"."""
-    known = max(1, int(len(peaks) * (1 - censored)))
-    return 0.0, float(np.minimum(peaks, peaks[known - 1]).sum() / known)
+    values = np.where(np.isfinite(maxima), maxima, np.nan).astype(np.float64)
+    bare = np.isnan(values).all(axis=1)
+    values[bare] = 0.0
+    start = np.nanquantile(values, 1 - _TAIL, axis=1)
+    plain: NDArray[np.float64] = np.nanquantile(values, 1 - min(chance, _TAIL), axis=1)
+    if censored:
+        largest = np.nanquantile(values, 1 - censored, axis=1, method="lower")
+        tail = tail_fit(np.minimum(values, largest[:, None]), start, lightest=0.0, heaviest=0.0)
+        tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
+    else:
+        tail = tail_fit(values, start, lightest=0.0, heaviest=_HEAVIEST)
+    depth = tail_quantile(tail, chance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sure = start + depth * (1 + _SURE / np.sqrt(tail.count))
+    return np.where(np.isnan(depth) | (chance >= _TAIL), plain, sure)

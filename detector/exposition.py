@@ -111,6 +111,14 @@ class LifeCollector(Collector):
         for signal, ratio in (self._fleet.drift.ratios() if self._fleet.drift else {}).items():
             drift.add_metric([signal], ratio)
         yield drift
+        shift = GaugeMetricFamily(
+            "stethos_detector_shift_ratio",
+            "How far the whole fleet has lastingly left the level that was expected; at 1 a model is trained anew.",
+            labels=["signal"],
+        )
+        for signal, ratio in (self._fleet.drift.shifts() if self._fleet.drift else {}).items():
+            shift.add_metric([signal], ratio)
+        yield shift
         trial = self._fleet.trial
         tallies = {"office": self._fleet.tally} | ({"shadow": trial.own} if trial else {})
         alarms = GaugeMetricFamily("stethos_detector_alarms", "Alarms since a model sits there.", labels=["stage"])

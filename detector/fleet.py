@@ -125,7 +125,8 @@ class Fleet:
                 telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
             )
             missing = sum(cause == MISSING for cause in found.causes.values())
-            together = groups.scores(verdicts.ratios(residuals.shared, judge.signals, judge.shared), telemetry)
+            common = verdicts.ratios(residuals.shared, groups.signals(judge.signals), judge.shared)
+            together = groups.scores(common, telemetry)
         if intake.steps and isinstance(judge, ModelJudge):
             self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None

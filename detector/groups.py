@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry
 from kernels import peer_deviation
 
@@ -15,11 +18,17 @@ LEAST = 3  # members that could be judged; with fewer a median says nothing abou
 _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member that is silent on a signal is one
 
 
+def signals(of_gpus: Iterable[Signal]) -> tuple[Signal, ...]:
+    """The signals as they are judged in a whole group."""
+    return tuple(replace(signal, direction=signal.together or signal.direction) for signal in of_gpus)
+
+
 def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]:
     """(kind, name) → score of every node, rack and job with enough members that could be judged.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
-    of the members: it has to be off for half of them.
+    of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
+    fails, half of it is off, and it is the node that is to blame.
     """
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
@@ -29,11 +38,13 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
         for code, mine in _members(np.where(judged, of, -1)):
             if names[code]:
                 keys.append((kind, names[code]))
-                members.append(mine)
-                ends.append(ends[-1] + len(mine))
+                # One more below all makes the middle of an even number the lower one.
+                one_more = kind != "node" and len(mine) % 2 == 0
+                members.append(np.append(mine, np.int32(len(judged))) if one_more else mine)
+                ends.append(ends[-1] + len(members[-1]))
     if not keys:
         return {}
-    counted = np.ascontiguousarray(np.maximum(ratios, _ABSENT))
+    counted = np.pad(np.maximum(ratios, _ABSENT), ((0, 0), (0, 1)), constant_values=_ABSENT)
     found = peer_deviation(counted, np.concatenate(members), np.array(ends), minimum=LEAST).median
     return dict(zip(keys, np.maximum(found.max(axis=0), 0.0).tolist(), strict=True))
 
@@ -45,15 +56,16 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     than LEAST members could be judged. A GPU belongs to a job while it works for it.
     """
     rows = []
-    for _, names, of in _places(telemetry.gpus):
-        rows += [_median(found[..., members, :]) for code, members in _members(of) if names[code]]
+    for kind, names, of in _places(telemetry.gpus):
+        majority = kind != "node"
+        rows += [_median(found[..., members, :], majority) for code, members in _members(of) if names[code]]
     for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
         here = telemetry.job == job
         members, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
         if len(members) >= LEAST:
             span = slice(steps[0], steps[-1] + 1)
             row = np.full((*found.shape[:-2], found.shape[-1]), np.nan, np.float32)
-            row[..., span] = _median(np.where(here[members, span], found[..., members, span], np.nan))
+            row[..., span] = _median(np.where(here[members, span], found[..., members, span], np.nan), majority=True)
             rows.append(row)
     if not rows:
         return np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
@@ -80,11 +92,12 @@ def _members(of: NDArray[np.int32]) -> list[tuple[int, NDArray[np.int32]]]:
     return [(int(ranked[start]), order[start:end]) for start, end in spans if end - start >= LEAST]
 
 
-def _median(found: Floats) -> Floats:
-    """[..., members, steps] → [..., steps]."""
+def _median(found: Floats, majority: bool) -> Floats:
+    """[..., members, steps] → [..., steps]. For a majority, of an even number the lower of the two in the middle."""
     ordered = np.sort(found, axis=-2)  # NaN last
     count = (~np.isnan(found)).sum(axis=-2)
     low, high = np.maximum(count - 1, 0) // 2, np.maximum(count, 1) // 2
-    picked = [np.take_along_axis(ordered, each[..., None, :], axis=-2)[..., 0, :] for each in (low, high)]
-    middle: Floats = np.where(count >= LEAST, (picked[0] + picked[1]) / 2, np.nan).astype(np.float32)
+    places = (low,) if majority else (low, high)
+    picked = [np.take_along_axis(ordered, each[..., None, :], axis=-2)[..., 0, :] for each in places]
+    middle: Floats = np.where(count >= LEAST, np.mean(picked, axis=0), np.nan).astype(np.float32)
     return middle

@@ -12,7 +12,7 @@ from detector import groups
 from detector.budget import Tail
 from detector.calibration import LEAST, block_maxima, calibrate, chance, evidence, incidents, rough
 from detector.contexts import ContextScale
-from detector.residuals import Residuals
+from detector.residuals import Residuals, in_units
 from detector.signals import Signal
 from detector.telemetry import Floats, Telemetry
 
@@ -48,8 +48,9 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     contexts = [stretch.context for stretch in stretches]
     own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts, len(signals))
     shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
+    common = groups.signals(signals)
     together = [
-        groups.medians(np.concatenate(list(_evidence(residuals, signals)), axis=2), stretch.telemetry)
+        groups.medians(np.concatenate(list(_evidence(residuals, common)), axis=2), stretch.telemetry)
         for residuals, stretch in zip(shared, stretches, strict=True)
     ]
     # Groups have fewer blocks than GPUs to spend their part of the budget in.
@@ -59,7 +60,7 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
         own_scale,
         shared_scale,
         _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS, LEAST),
-        _tail(lambda: iter(together), signals, step, share, _LEAST_SHARED),
+        _tail(lambda: iter(together), common, step, share, _LEAST_SHARED),
     )
 
 
@@ -89,7 +90,7 @@ def _scaled(
         if len(known) == 0 or np.quantile(known, _OFTEN) > _RESTLESS:
             values[:, row] = np.inf
     scale = ContextScale(values)
-    return scale, [scale.apply(each, context) for each, context in pairs]
+    return scale, [in_units(each, scale, context, signals) for each, context in pairs]
 
 
 def _evidence(residuals: Floats, signals: tuple[Signal, ...]) -> Iterator[Floats]:

@@ -99,7 +99,7 @@ class PeerJudge:
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
-        topologies, context = peers(ordered, readings, self.state, first)
+        topologies, _, context = peers(ordered, readings, self.state, first)
         names = [signal.name for signal in self.signals]
         # Where nothing tells busy from idle, all of one model are alike.
         told = self.state[0] in names and not np.isnan(readings[names.index(self.state[0])]).all()
@@ -173,9 +173,11 @@ class ModelJudge:
         found = raw(self.network, prepared, ordered, self.scaling)
         if self.habits is not None:
             found = found.with_habits(self.habits.residuals(ordered, readings, first))
+        own = self.offsets.apply(found.own, telemetry.gpus, prepared.context)
+        count = len(self.signals)
         return Residuals(
-            self.own_scale.apply(self.offsets.apply(found.own, telemetry.gpus, prepared.context), prepared.context),
-            self.shared_scale.apply(found.shared, prepared.context),
+            in_units(own, self.own_scale, prepared.context, count),
+            in_units(found.shared, self.shared_scale, prepared.context, count),
         )
 
 
@@ -189,9 +191,14 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], idle(prepared.context))
-    apart, common = apart_from_node(np.concatenate([own, plain]), telemetry.gpus)
-    stuck = apart_from_fleet(prepared.unchanged)
-    return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], stuck]))
+    # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
+    telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
+    apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
+    own, shared = (
+        np.concatenate(rows)
+        for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], prepared.unchanged))
+    )
+    return Residuals(own, shared)
 
 
 def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
@@ -205,11 +212,20 @@ def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
     return bounded
 
 
-def apart_from_fleet(unchanged: Floats) -> Floats:
-    """For how much longer than at half of the fleet a reading has been the same, [signals, gpus, steps].
+def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64], signals: int) -> Floats:
+    """Residuals in what is usual for them, [rows, gpus, steps].
 
-    Where everybody's readings stand still it is Prometheus that did, and repeats the last ones.
+    The last rows, one for each signal, are for how long its reading has been the same: from here on, for how much
+    longer than at half of the fleet. Where everybody's readings stand still it is Prometheus that did, and repeats
+    the last ones.
     """
+    scaled = scale.apply(residuals, context)
+    scaled[-signals:] = apart_from_fleet(scaled[-signals:])
+    return scaled
+
+
+def apart_from_fleet(unchanged: Floats) -> Floats:
+    """[signals, gpus, steps] less the median of all GPUs, and not below it."""
     present = ~np.isnan(unchanged)
     middle = np.sort(unchanged, axis=1)  # NaN last
     place = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0) // 2
@@ -217,15 +233,15 @@ def apart_from_fleet(unchanged: Floats) -> Floats:
     return longer
 
 
-def apart_from_node(residuals: Floats, gpus: tuple[Gpu, ...]) -> tuple[Floats, Floats]:
+def apart_from_node(residuals: Floats, telling: NDArray[np.bool_], gpus: tuple[Gpu, ...]) -> tuple[Floats, Floats]:
     """The residuals less their node's median, and that median: what befalls a whole node is no fault of one GPU.
 
-    [rows, gpus, steps] each; the median is NaN where too few GPUs of the node could be judged.
+    [rows, gpus, steps] each. The median is of those that are telling; NaN where too few GPUs of the node are.
     """
     node = by_node(gpus)
     common = np.full(residuals.shape, np.nan, np.float32)
     if len(node.members):
-        values = np.ascontiguousarray(residuals)
+        values = np.where(telling, residuals, np.float32(np.nan))
         median = peer_deviation(values, node.members, node.offsets, floor=1.0, minimum=MINIMUM).median
         common[:, node.members] = median[:, node.of[node.members]]
     apart: Floats = residuals - np.nan_to_num(common, nan=0.0)

@@ -61,6 +61,7 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     """
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence = _silence(reported)
+    common = groups.signals(judge.signals)
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
         end = min(begin + _CHUNK, len(telemetry.timestamps))
@@ -76,7 +77,7 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             found = findings.find(
                 telemetry.gpus, mine, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
-            together = verdicts.ratios(shared[..., now], judge.signals, judge.shared)
+            together = verdicts.ratios(shared[..., now], common, judge.shared)
             yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), mine)
 
 

@@ -47,6 +47,7 @@ class _Entry(BaseModel):
     unit: str = ""
     kind: Literal["gauge", "counter"] = "gauge"
     direction: Direction = "both"
+    together: Direction | None = None
     resolution: float = 0.0
     range: tuple[float, float] | None = None
     mask: str | None = None
@@ -98,6 +99,7 @@ class Signal:
     alarms: tuple[Alarm, ...] = ()
     rank_high: int = 0  # of the causes, see signals.yml
     rank_low: int = 0
+    together: Direction | None = None
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:
@@ -184,4 +186,5 @@ def _signal(entry: _Entry, ranks: Mapping[str, int]) -> Signal | None:
         entry.alarms,
         ranks.get(entry.cause.high or "", 0),
         ranks.get(entry.cause.low or "", 0),
+        entry.together,
     )

@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from detector.calibration import BLOCK
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu
+from kernels import Standing, change_scan
 
 _USUAL = 0.01  # share of residuals beyond 1 when nothing has changed: they are in units of their 99 % quantile
 _MEMORY = 720.0  # steps over which drift is averaged: an hour at 5 s
 _DRIFTED = 4.0
+_LEANING = 0.2  # units that half of the fleet may lean to one side without its counting
+_STEP = 2.0  # a single look counts for no more
+_SHIFTED = 60.0  # unit-steps of leaning further that are a shift
 
 
 class Tally:
@@ -43,12 +47,18 @@ class Tally:
 
 
 class Drift:
-    """How much more often than at calibration a signal's residuals are large, over about the last hour."""
+    """Whether the fleet is still the one that the model was calibrated on.
+
+    How much more often a signal's residuals are large, over about the last hour; and whether the fleet's median leans
+    to one side, in two cumulative sums: a hot summer, or a driver that measures otherwise, moves everybody by too
+    little to be large.
+    """
 
     def __init__(self, signals: Sequence[Signal]) -> None:
         self._names = [signal.name for signal in signals]
         self._scored = np.array([signal.scored for signal in signals], bool)
         self._large, self._all = np.zeros(len(signals)), np.zeros(len(signals))
+        self._leaning = Standing(*np.zeros((3, len(signals))))
         self._steps = 0
 
     def add(self, residuals: Floats) -> None:
@@ -57,18 +67,29 @@ class Drift:
         self._large = kept * self._large + (np.abs(residuals) > 1).sum(axis=1)
         self._all = kept * self._all + (~np.isnan(residuals)).sum(axis=1)
         self._steps += 1
+        middle = np.full((len(residuals), 1), np.nan, np.float32)
+        known = ~np.isnan(residuals).all(axis=1)
+        middle[known, 0] = np.nanmedian(residuals[known], axis=1)
+        _, self._leaning = change_scan(middle, drift=_LEANING, bound=_STEP, standing=self._leaning)
 
     def ratios(self) -> dict[str, float]:
         """1 is as at calibration; scored signals only."""
         ratio = self._ratio()
         return {name: float(ratio[row]) for row, name in enumerate(self._names) if self._scored[row]}
 
+    def shifts(self) -> dict[str, float]:
+        """1 is a shift of the whole fleet's level; scored signals only."""
+        shift = self._shift()
+        return {name: float(shift[row]) for row, name in enumerate(self._names) if self._scored[row]}
+
     def drifted(self) -> str | None:
         """The signal that is no longer what it was, once enough was seen to say so."""
-        ratio = np.where(self._scored, self._ratio(), 0.0)
-        if self._steps < _MEMORY or ratio.max(initial=0.0) < _DRIFTED:
-            return None
-        return self._names[int(ratio.argmax())]
+        ratio = self._ratio() / _DRIFTED if self._steps >= _MEMORY else np.zeros(len(self._names))
+        gone = np.where(self._scored, np.maximum(ratio, self._shift()), 0.0)
+        return self._names[int(gone.argmax())] if gone.max(initial=0.0) >= 1 else None
+
+    def _shift(self) -> NDArray[np.float64]:
+        return np.maximum(self._leaning.high, self._leaning.low) / _SHIFTED
 
     def _ratio(self) -> NDArray[np.float64]:
         return self._large / np.maximum(self._all, 1.0) / _USUAL

@@ -15,6 +15,7 @@ KINDS = ("job", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
 REACH = 3  # graph neighbours on either side in the group's order
 BUSY_RATIO = 0.05
+UNNAMED = -1  # the state of who is busy for a job nobody names
 LOAD_BINS = 8
 
 Ints = NDArray[np.int32]
@@ -33,7 +34,11 @@ Topology = dict[str, Groups]
 
 
 def build(
-    gpus: Sequence[Gpu], job: Ints, activity: Floats, effort: Floats, kinds: frozenset[str] | None = None
+    gpus: Sequence[Gpu],
+    job: Ints,
+    activity: Floats,
+    effort: Floats,
+    kinds: frozenset[str] | None = None,
 ) -> Topology:
     """The peer groups of one step.
 
@@ -67,7 +72,7 @@ def build(
 def states(job: Ints, activity: Floats) -> NDArray[np.int64]:
     """What a GPU is doing: 0 idle, 1 and up a known job, -1 busy for a job nobody names. Any shape."""
     working = np.nan_to_num(activity, nan=0.0) > BUSY_RATIO
-    return np.where(job != IDLE, job.astype(np.int64) + 1, np.where(working, -1, 0))
+    return np.where(job != IDLE, job.astype(np.int64) + 1, np.where(working, UNNAMED, 0))
 
 
 def edges(groups: Groups) -> NDArray[np.int64]:
@@ -104,6 +109,18 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
             ).astype(np.int32),
         )
     return stacked
+
+
+def companions(gpus: Sequence[Gpu], state: NDArray[np.int64], company: Ints) -> Groups:
+    """Ranks of one job, and those who work in step where no job is named. All [gpus]; company: see lockstep.py."""
+    place = _places(tuple(gpus))
+    together = np.where(state == UNNAMED, company, -1).astype(np.int64)
+    return _group([state, together, place.model], (state > 0) | (together >= 0), place.order)
+
+
+def models(gpus: Sequence[Gpu]) -> NDArray[np.int64]:
+    """Equal codes for equal GPU models, [gpus]."""
+    return _places(tuple(gpus)).model
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from detector.evaluation.baselines.series import prepare
 from detector.evaluation.case import Case, part
 from detector.residuals import Judge, PeerJudge
 from detector.telemetry import IDLE, Floats, Telemetry
+from detector.topology import KINDS
 from detector.training import Settings
 
 STETHOS = "stethos"
@@ -118,10 +119,16 @@ def cold(case: Case, setup: Setup) -> Outcome:
     return scored(case, PeerJudge(signals, setup.state), 0.0)
 
 
-def without_jobs(case: Case, setup: Setup) -> Outcome:
-    """No job edges: nobody says which GPUs work together."""
+def without_labels(case: Case, setup: Setup) -> Outcome:
+    """Nobody says which GPUs work together; they have to be known by it."""
     telemetry = case.telemetry
     return stethos(replace(case, telemetry=replace(telemetry, job=np.full_like(telemetry.job, IDLE))), setup)
+
+
+def without_jobs(case: Case, setup: Setup) -> Outcome:
+    """No job edges: nobody says which GPUs work together, and nobody finds out."""
+    kinds = frozenset(KINDS) - {"job"}
+    return without_labels(replace(case, telemetry=replace(case.telemetry, edges=kinds)), setup)
 
 
 def without_peers(case: Case, setup: Setup) -> Outcome:
@@ -157,6 +164,7 @@ METHODS: dict[str, Method] = {
 }
 ABLATIONS: dict[str, Method] = {
     "stethos_no_peers": without_peers,
+    "stethos_no_job_labels": without_labels,
     "stethos_no_job_edges": without_jobs,
     "stethos_no_lags": without_lags,
     "stethos_no_presence_mask": without_mask,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from detector import groups
-from detector.telemetry import IDLE
+from detector import groups, signals
+from detector.telemetry import IDLE, Floats
 
 from .fleets import telemetry
 
@@ -13,6 +13,10 @@ def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
     ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
     found = groups.scores(ratios, fleet)
     assert found["node", "node-01"] == pytest.approx(3.0)
+    ratios[0, :8] = 3.0  # one of the two nodes of the rack
+    assert groups.scores(ratios, fleet)["rack", "rack-1"] == 0.0
+    ratios[0, 8] = 3.0
+    assert groups.scores(ratios, fleet)["rack", "rack-1"] == pytest.approx(3.0)
     assert found["rack", "rack-1"] == 0.0
 
 
@@ -24,8 +28,13 @@ def test_a_signal_that_half_of_a_group_does_not_report_says_nothing_of_it() -> N
     found = groups.scores(ratios, fleet)
     assert found["node", "node-01"] == pytest.approx(0.25)
     assert ("node", "node-02") not in found
-    expected = np.median(ratios[:, [*range(8), 14, 15]], axis=1).max()
+    expected = np.quantile(ratios[:, [*range(8), 14, 15]], 0.5, axis=1, method="lower").max()
     assert found["rack", "rack-1"] == pytest.approx(expected)
+
+
+def lower(members: Floats) -> Floats:
+    middle: Floats = np.nanquantile(members, 0.5, axis=1, method="lower")
+    return middle
 
 
 def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_runs() -> None:
@@ -36,7 +45,14 @@ def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_run
     nodes, racks = len({gpu.node for gpu in fleet.gpus}), len({gpu.rack for gpu in fleet.gpus})
     assert found.shape == (2, nodes + racks + 1, 130)
     np.testing.assert_allclose(found[:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
-    np.testing.assert_allclose(found[:, nodes], np.nanmedian(values[:, :16], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, nodes], lower(values[:, :16]), rtol=1e-6)
     working = fleet.job[0] != IDLE
-    np.testing.assert_allclose(found[:, -1, working], np.nanmedian(values[:, :16, working], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, -1, working], lower(values[:, :16, working]), rtol=1e-6)
     assert np.isnan(found[:, -1, ~working]).all()
+
+
+def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_less_may_be_held_back() -> None:
+    power = signals.load().describe("power_watts")
+    temperature = signals.load().describe("temperature_celsius")
+    assert power.direction == "both"
+    assert [signal.direction for signal in groups.signals((power, temperature))] == ["low", "high"]

@@ -56,6 +56,25 @@ def test_drift_is_one_as_calibrated_and_tells_the_signal_that_left() -> None:
     assert set(drift.ratios()) == {"a", "b"}
 
 
+def test_a_fleet_that_leans_to_one_side_has_drifted_long_before_its_residuals_are_large() -> None:
+    noise = np.random.default_rng(2)
+    drift = Drift((Signal("a"), Signal("b"), Signal("c", scored=False)))
+    for step in range(900):
+        residuals = 0.2 * noise.standard_normal((3, 200)).astype(np.float32)
+        residuals[0, : 60 if step % 2 else 0] = np.nan
+        if step > 300:
+            assert drift.drifted() in {None, "b"}
+            residuals[1:] += 0.4
+        else:
+            assert drift.drifted() is None
+        drift.add(residuals)
+        if drift.drifted():
+            break
+    assert 500 < step < 700
+    assert drift.shifts()["b"] >= 1 > drift.shifts()["a"]
+    assert drift.ratios()["b"] < 1
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = time.time()

@@ -7,9 +7,11 @@ import pytest
 
 from detector import habits, offsets
 from detector.batches import peers
+from detector.calibration import BLOCK
 from detector.contexts import alone
 from detector.features import TREND, WINDOW, trend, unchanged
-from detector.residuals import PeerJudge, apart_from_fleet, apart_from_node, within
+from detector.limits import Stretch, fit
+from detector.residuals import PeerJudge, Residuals, apart_from_fleet, apart_from_node, in_units, within
 from detector.signals import Signal
 from detector.telemetry import IDLE, Telemetry
 
@@ -106,6 +108,24 @@ def test_readings_that_stand_still_everywhere_are_held_against_nobody() -> None:
     assert apart_from_fleet(np.full((1, 2, 1), NAN)).shape == (1, 2, 1)
 
 
+def test_a_signal_that_usually_stands_still_accuses_nobody_when_half_the_fleet_moves() -> None:
+    """Clocks at their highest are the same for hours; some GPUs' move when a job comes."""
+    fleet = replace(fleets.telemetry(2 * BLOCK), job=np.full((32, 2 * BLOCK), IDLE, np.int32))
+    signal = fleet.signals[fleets.row("sm_clock_hertz")]
+    residuals = np.zeros((3, 32, 2 * BLOCK), np.float32)
+    residuals[2] = WINDOW  # the last row: for how long it has been the same
+    context = np.full(residuals.shape[1:], BUSY_CONTEXT)
+    limits = fit([Stretch(fleet, Residuals(residuals, residuals.copy()), context)], (signal,), fleet.step)
+    residuals[2, 16:] = 0
+    assert not in_units(residuals, limits.own_scale, context, 1).any()
+    residuals[2] = np.arange(2 * BLOCK) % 3  # one that usually moves, and now one GPU's does not
+    limits = fit([Stretch(fleet, Residuals(residuals, residuals.copy()), context)], (signal,), fleet.step)
+    residuals[2, 5] = WINDOW
+    stuck = in_units(residuals, limits.own_scale, context, 1)[2]
+    assert (stuck[5] > 10).all()
+    assert (np.delete(stuck, 5, axis=0) < 3).all()
+
+
 def test_a_leak_is_a_trend_and_a_jump_or_noise_is_none() -> None:
     steps = np.arange(60, dtype=np.float32)
     leak, jump = 0.01 * steps, np.where(steps < 50, 0.1, 0.9)
@@ -121,9 +141,14 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
     residuals = np.zeros((1, 16, 1), np.float32)
     residuals[0, :8] = 3.0  # the first node
     residuals[0, 12] = 4.0  # one GPU of the second
-    apart, common = apart_from_node(residuals, fleet)
+    telling = np.ones(residuals.shape, np.bool_)
+    apart, common = apart_from_node(residuals, telling, fleet)
     assert apart[0, :, 0].tolist() == [*[0.0] * 12, 4.0, 0.0, 0.0, 0.0]
     assert common[0, :, 0].tolist() == [*[3.0] * 8, *[0.0] * 8]
+    telling[0, :5] = False  # five whose jobs nobody else works for leave too few to say what is the node's
+    apart, common = apart_from_node(residuals, telling, fleet)
+    np.testing.assert_array_equal(apart[0, :8, 0], residuals[0, :8, 0])
+    assert np.isnan(common[0, :8]).all()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +165,7 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
 
 def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
     fleet = servers()
-    _, context = peers(fleet, fleet.values, STATE, 500)
+    _, _, context = peers(fleet, fleet.values, STATE, 500)
     assert alone(context).all()
 
 

@@ -104,6 +104,13 @@ MODEL = [
         "none",
         "{{signal}} :: topk(10, max by (signal) (stethos_detector_drift_ratio))",
     ),
+    chart(
+        "Shift of the whole fleet",
+        "How far the fleet's median has lastingly left what the model expected; at 1 a model is trained anew.",
+        "none",
+        "{{signal}} :: topk(10, max by (signal) (stethos_detector_shift_ratio))",
+        steps=((None, "green"), (1.0, "red")),
+    ),
 ]
 CALIBRATION = [
     chart(

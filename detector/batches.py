@@ -136,11 +136,12 @@ def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], fi
     working = window_features(work[0], _PAUSE).high > BUSY_RATIO
     unnamed = (telemetry.job == IDLE) & (working | np.isnan(work[0]))
     model = topology.models(telemetry.gpus)
+    wanted = telemetry.edges is None or "job" in telemetry.edges
     for step in range(first, work.shape[2]):
         begin = step + 1 - lockstep.LAG - lockstep.SPAN
         # Jobs that began together are not yet one: the beginning itself is left out.
         settled = unnamed[:, max(0, begin - _BEGINNING) : step + 1].all(axis=1)
-        if begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
+        if not wanted or begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
             yield None
         else:
             yield lockstep.ranks(work[..., begin : step + 1], settled, model)

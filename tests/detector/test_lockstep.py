@@ -84,6 +84,8 @@ def test_the_model_sees_the_ranks_of_a_nameless_job_and_nobody_is_judged_by_them
     ]
     assert not len(topologies[0]["job"].members)
     assert alone(context[:16, 0]).all()
+    _, graph, _ = peers(replace(fleet, edges=frozenset({"node", "rack", "load"})), fleet.values, STATE, 119)
+    assert not len(graph[0]["job"].members)
 
 
 def test_a_job_that_has_a_name_keeps_its_ranks() -> None:

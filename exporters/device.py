@@ -26,8 +26,8 @@ class Process:
 class Device:
     """A GPU and, where it is split, its MIG instances."""
 
-    def __init__(self, library: Any, index: int, handle: Any) -> None:
-        self.watch = Watch(library)
+    def __init__(self, library: Any, index: int, handle: Any, watch: Watch) -> None:
+        self.watch = watch
         self.handle = handle
         self._library = library
         self.identity = self._identity(index)
@@ -37,12 +37,12 @@ class Device:
         self._gpm = Gpm(library, self.watch, whole if has_gpm else None)
         self._instances: dict[int, Gpm] = {}
         self._has_gpm = has_gpm
-        self._traffic: tuple[float, float] | None = None
+        self._traffic: dict[str, tuple[float, float]] = {}
         self._fields = self._wanted_fields()
 
-    def read(self, xid: int) -> list[GpuReading]:
-        """One look: the GPU, then its MIG instances. `xid`: the last code seen."""
-        return [self._whole(xid), *self._mig()]
+    def read(self) -> list[GpuReading]:
+        """One look: the GPU, then its MIG instances."""
+        return [self._whole(), *self._mig()]
 
     def processes(self) -> list[Process]:
         """Who computes on the GPU; where the driver does not tell how much memory, nobody."""
@@ -69,19 +69,18 @@ class Device:
             model=_text(call("nvmlDeviceGetName", handle)),
         )
 
-    def _whole(self, xid: int) -> GpuReading:
+    def _whole(self) -> GpuReading:
         call, handle, library = self.watch.call, self.handle, self._library
         rates = call("nvmlDeviceGetUtilizationRates", handle)
         rows = call("nvmlDeviceGetRemappedRows", handle) or (None, None, None, None)
         encoder = call("nvmlDeviceGetEncoderUtilization", handle)
         decoder = call("nvmlDeviceGetDecoderUtilization", handle)
         state = call("nvmlDeviceGetPerformanceState", handle)
-        sensor = library.NVML_TEMPERATURE_GPU
         return GpuReading(
             self.identity,
             sm_clock_megahertz=call("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
             memory_clock_megahertz=call("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_MEM),
-            temperature_celsius=_cool(call("nvmlDeviceGetTemperatureV", handle, sensor)),
+            temperature_celsius=self._temperature(),
             power_watts=_watts(call("nvmlDeviceGetPowerUsage", handle)),
             energy_millijoules=call("nvmlDeviceGetTotalEnergyConsumption", handle),
             pcie_replay_count=call("nvmlDeviceGetPcieReplayCounter", handle),
@@ -89,7 +88,6 @@ class Device:
             memory_copy_percent=None if rates is None else rates.memory,
             encoder_percent=encoder[0] if encoder else None,
             decoder_percent=decoder[0] if decoder else None,
-            xid_code=xid,
             vgpu_license_status=self._license(),
             remapped_rows_correctable=rows[0],
             remapped_rows_uncorrectable=rows[1],
@@ -155,6 +153,13 @@ class Device:
             "framebuffer_total_mebibytes": memory.total // _MEBIBYTE,
         }
 
+    def _temperature(self) -> float | None:
+        name, sensor = "nvmlDeviceGetTemperatureV", self._library.NVML_TEMPERATURE_GPU
+        celsius = self.watch.call(name, self.handle, sensor)
+        if name in self.watch.unsupported:  # older drivers
+            celsius = self.watch.call("nvmlDeviceGetTemperature", self.handle, sensor)
+        return _cool(celsius)
+
     def _violation(self, policy: int) -> float | None:
         status = self.watch.call("nvmlDeviceGetViolationStatus", self.handle, policy)
         return None if status is None else float(status.violationTime)
@@ -180,6 +185,8 @@ class Device:
             "memory_temperature_celsius": library.NVML_FI_DEV_MEMORY_TEMP,
             "sent": (library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, _ALL_LINKS),
             "received": (library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, _ALL_LINKS),
+            "sent_on_first": (library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, 0),
+            "received_on_first": (library.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, 0),
             "nvlink_crc_flit_errors": library.NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL,
             "nvlink_crc_data_errors": library.NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL,
             "nvlink_replay_errors": library.NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL,
@@ -191,12 +198,17 @@ class Device:
         }
 
     def _by_field(self) -> dict[str, float | None]:
+        now = time.monotonic()
         answers = self.watch.call("nvmlDeviceGetFieldValues", self.handle, list(self._fields.values()))
         if answers is None:
             return {}
         values = {name: self._value(answer) for name, answer in zip(self._fields, answers, strict=True)}
         values["memory_temperature_celsius"] = _cool(values["memory_temperature_celsius"])
-        values["nvlink_megabytes_per_second"] = self._nvlink(values.pop("sent"), values.pop("received"))
+        for field, sent, received in (
+            ("nvlink_megabytes_per_second", "sent", "received"),
+            ("nvlink_first_megabytes_per_second", "sent_on_first", "received_on_first"),
+        ):
+            values[field] = self._nvlink(field, now, values.pop(sent), values.pop(received))
         return values
 
     def _value(self, answer: Any) -> float | None:
@@ -213,13 +225,13 @@ class Device:
         }.get(answer.valueType)
         return None if member is None else float(getattr(answer.value, member))
 
-    def _nvlink(self, sent: float | None, received: float | None) -> float | None:
-        # As DCGM: the counters are KiB over all links; the rate is their growth per second / 1000, first 0.
+    def _nvlink(self, field: str, now: float, sent: float | None, received: float | None) -> float | None:
+        # As DCGM: the counters are KiB; the rate is their growth per second / 1000, first 0.
         if sent is None or received is None:
             return None
-        now, total = time.monotonic(), sent + received
-        then, before = self._traffic or (now, total)
-        self._traffic = (now, total)
+        total = sent + received
+        then, before = self._traffic.get(field, (now, total))
+        self._traffic[field] = (now, total)
         return round((total - before) / (now - then) / 1000, 3) if now > then and total >= before else 0.0
 
 

@@ -55,7 +55,7 @@ def _pcie(direction: str, words: str) -> Family:
     )
 
 
-# field of GpuReading → family. NVLINK_BANDWIDTH_TOTAL is a rate and so a gauge, as since 4.8.3.
+# field of GpuReading → family. NVLINK_BANDWIDTH_* are rates and so gauges, as since 4.8.3; their HELP is DCGM's.
 FAMILIES: dict[str, Family] = {
     "sm_clock_megahertz": _gauge(
         "DCGM_FI_DEV_SM_CLOCK",
@@ -160,6 +160,10 @@ FAMILIES: dict[str, Family] = {
     "nvlink_crc_data_errors": _nvlink("CRC_DATA", "data CRC errors"),
     "nvlink_replay_errors": _nvlink("REPLAY", "retries"),
     "nvlink_recovery_errors": _nvlink("RECOVERY", "recovery errors"),
+    "nvlink_first_megabytes_per_second": _gauge(
+        "DCGM_FI_DEV_NVLINK_BANDWIDTH_L0",
+        "The number of bytes of active NVLink rx or tx data including both header and payload.",
+    ),
     "sm_active_ratio": _gauge("DCGM_FI_PROF_SM_ACTIVE", "The ratio of cycles an SM has at least 1 warp assigned."),
     "framebuffer_total_mebibytes": _gauge(
         "DCGM_FI_DEV_FB_TOTAL",

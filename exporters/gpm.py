@@ -1,5 +1,6 @@
 """Profiling metrics through NVML's GPM (Hopper and later): two samples, and what went on between them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,5 +62,5 @@ class Gpm:
         return {
             field: float(f"{answer.metrics[index].value * factor:.9g}")
             for index, (field, _, factor) in enumerate(self._metrics)
-            if answer.metrics[index].nvmlReturn == library.NVML_SUCCESS
+            if answer.metrics[index].nvmlReturn == library.NVML_SUCCESS and math.isfinite(answer.metrics[index].value)
         }

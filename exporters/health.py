@@ -8,13 +8,13 @@ from exporters.device import Process
 from exporters.watch import Watch
 
 
-def calls(watches: Mapping[int, Watch]) -> str:
-    """Failed calls by error, calls the GPU does not have, and the one under way, per GPU."""
+def calls(watches: Mapping[str, Watch]) -> str:
+    """Failed calls by error, calls the GPU does not have, and the one under way, per GPU ("": of no GPU alone)."""
     failed: list[tuple[str, float]] = []
     absent: list[tuple[str, float]] = []
     pending: list[tuple[str, float]] = []
     for gpu, watch in watches.items():
-        tags = {"gpu": str(gpu)}
+        tags = {"gpu": gpu}
         for (call, error), count in sorted(watch.errors.copy().items()):
             failed.append((exposition.labels(tags | {"call": call, "error": error}), count))
         for call in sorted(watch.unsupported.copy()):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from exporters.reading import GpuIdentity
 
-_XID = re.compile(rb"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<code>\d+)")
+# On a GPU that is split, its instances stand after the bus: (PCI:0000:4c:00 GPU-I:05). Old drivers leave out "PCI:".
+_XID = re.compile(rb"NVRM: Xid \((PCI:)?(?P<bus>[0-9a-fA-F:.]+)( [^)]*)?\): (?P<code>[0-9]{1,9})\b")
 _CHUNK = 8192
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -62,6 +62,8 @@ class MachineSource:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._looks = {identity.gpu: _Look() for identity in nvml.identities}
+        self._jobs: dcgm.Jobs = {}
+        self._heard: set[int] = set()  # GPUs whose XIDs reach us
         self._xids: dict[tuple[int, int], Seen] = {}
         self._last_xid: dict[int, int] = {}
         self._twice = kernel.Twice()
@@ -91,7 +93,8 @@ class MachineSource:
     def page(self, node: str) -> str:
         if node != self._place.node:
             raise UnknownNodeError(node)
-        collectors = {"nvml": self._gpus, "events": self._events, "age": self._ages, "calls": self._calls}
+        collectors: dict[str, Callable[[], str]] = {"jobs": self._read_jobs} if self._options.jobs else {}
+        collectors |= {"nvml": self._gpus, "events": self._events, "age": self._ages, "calls": self._calls}
         if self._options.processes:
             collectors["processes"] = self._processes
         return guard.collect(collectors)
@@ -100,12 +103,15 @@ class MachineSource:
         return exposition.family("stethos_exporter_nodes", "gauge", "Nodes this exporter speaks for.", [("", 1.0)])
 
     def unready(self) -> str | None:
-        for gpu, look in self._looks.items():
-            if look.at is None and self._monotonic() - self._began <= _STALE_INTERVALS * self._interval:
+        for gpu, watch in self._nvml.watches.items():
+            look, pending = self._looks.get(gpu), watch.pending()
+            call = f"; {pending[0]} has not returned for {pending[1]:.0f} s" if pending else ""
+            if look is None:  # it did not answer at the start: it is lost, unless it still hangs
+                if pending:
+                    return f"GPU {gpu} could not be opened{call}"
+            elif look.at is None and self._monotonic() - self._began <= _STALE_INTERVALS * self._interval:
                 return f"GPU {gpu} has not been read yet"
-            if not self._is_fresh(look):
-                pending = self._nvml.devices[gpu].watch.pending()
-                call = f"; {pending[0]} has not returned for {pending[1]:.0f} s" if pending else ""
+            elif not self._is_fresh(look):
                 return f"GPU {gpu} was last read {self._age(look):.1f} s ago{call}"
         return None
 
@@ -122,7 +128,7 @@ class MachineSource:
     def look(self, device: Device) -> None:
         """One reading of one GPU."""
         gpu = device.identity.gpu
-        readings = spoken(device.read(self._last_xid.get(gpu, 0)))
+        readings = device.read()
         processes = device.processes() if self._options.processes else []
         self._looks[gpu] = _Look(readings, processes, self._monotonic())
 
@@ -139,7 +145,9 @@ class MachineSource:
         return loop
 
     def _xid_loop(self) -> None:
-        if not self._nvml.watch_xids():
+        watched = self._nvml.watch_xids()
+        self._heard.update(watched)
+        if not watched:
             log.warning("XID events are not available from this driver")
             return
         while not self._stop.is_set():
@@ -159,11 +167,16 @@ class MachineSource:
         except OSError as error:
             log.info("the kernel's log cannot be read; XIDs come from NVML alone", error=error.strerror)
             return
-        while not self._stop.wait(_LOG_SECONDS):
-            for line in messages.lines():
-                if (event := kernel.parse(line, self._nvml.identities)) is not None:
-                    self.record_xid("kernel", *event, time.time())
-        messages.close()
+        self._heard.update(self._looks)
+        try:
+            while not self._stop.wait(_LOG_SECONDS):
+                for line in messages.lines():
+                    if (event := kernel.parse(line, self._nvml.identities)) is not None:
+                        self.record_xid("kernel", *event, time.time())
+        except OSError as error:
+            log.error("the kernel's log can no longer be read", error=error.strerror)
+        finally:
+            messages.close()
 
     def _age(self, look: _Look) -> float:
         return self._monotonic() - (self._began if look.at is None else look.at)
@@ -171,25 +184,36 @@ class MachineSource:
     def _is_fresh(self, look: _Look) -> bool:
         return look.at is not None and self._age(look) <= _STALE_INTERVALS * self._interval
 
-    def _fresh(self) -> Iterator[_Look]:
-        return (look for look in self._looks.values() if self._is_fresh(look))
+    def _readings(self) -> list[GpuReading]:
+        """What was read in time, with the last XID; of a GPU that does not answer, that XID alone."""
+        readings = []
+        for identity in self._nvml.identities:
+            look = self._looks[identity.gpu]
+            whole, *instances = look.readings if self._is_fresh(look) else [GpuReading(identity)]
+            xid = self._last_xid.get(identity.gpu, 0) if identity.gpu in self._heard else None
+            readings += [replace(whole, xid_code=xid), *instances]
+        return spoken(readings)
+
+    def _read_jobs(self) -> str:
+        self._jobs = {}  # a folder that is gone costs the GPUs their jobs, not their series
+        self._jobs = mapping.read(self._options.jobs) if self._options.jobs else {}
+        return ""
 
     def _gpus(self) -> str:
-        readings = [reading for look in self._fresh() for reading in look.readings]
-        jobs = mapping.read(self._options.jobs) if self._options.jobs else None
-        return dcgm.expose(readings, self._place.node, self._options.names, jobs)
+        return dcgm.expose(self._readings(), self._place.node, self._options.names, self._jobs)
 
     def _events(self) -> str:
-        readings = [reading for look in self._fresh() for reading in look.readings]
         with self._lock:
             seen = dict(self._xids)
-        return events.clocks(readings) + events.xids(self._nvml.identities, seen)
+        heard = [each for each in self._nvml.identities if each.gpu in self._heard]
+        return events.clocks(self._readings()) + events.xids(heard, seen)
 
     def _ages(self) -> str:
         return guard.ages({gpu: self._age(look) for gpu, look in self._looks.items()})
 
     def _calls(self) -> str:
-        return health.calls({device.identity.gpu: device.watch for device in self._nvml.devices})
+        watches = {str(gpu): watch for gpu, watch in self._nvml.watches.items()}
+        return health.calls(watches | {"": self._nvml.events_watch})
 
     def _processes(self) -> str:
         uuids = {identity.gpu: identity.uuid for identity in self._nvml.identities}

@@ -71,6 +71,7 @@ class GpuReading:
     nvlink_crc_data_errors: float | None = None
     nvlink_replay_errors: float | None = None
     nvlink_recovery_errors: float | None = None
+    nvlink_first_megabytes_per_second: float | None = None
     sm_active_ratio: float | None = None
     # other DCGM fields
     framebuffer_total_mebibytes: float | None = None

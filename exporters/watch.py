@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class Watch:
-    """The calls about one GPU, made by one thread and looked at by others."""
+    """The calls that one thread makes, looked at by others."""
 
     def __init__(self, library: Any, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.errors: Counter[tuple[str, str]] = Counter()  # (call, error) → how often
@@ -24,15 +25,22 @@ class Watch:
         if function is None:  # older bindings
             self.unsupported.add(name)
             return None
-        self._pending = (name, self._monotonic())
         try:
-            return function(*arguments, **more)
+            with self.under_way(name):
+                return function(*arguments, **more)
         except self._library.NVMLError as error:
             if error.value in self._absent:
                 self.unsupported.add(name)
             elif error.value != expected:
                 self.errors[name, type(error).__name__.removeprefix("NVMLError_")] += 1
             return None
+
+    @contextmanager
+    def under_way(self, name: str) -> Iterator[None]:
+        """Shows the call as pending until it is over, whichever way."""
+        self._pending = (name, self._monotonic())
+        try:
+            yield
         finally:
             self._pending = None
 

@@ -19,6 +19,7 @@ from typing import Any
 import pynvml
 
 TREES = Path(__file__).with_name("trees")
+ALL_LINKS = 0xFFFF_FFFF
 
 
 @dataclass
@@ -58,9 +59,10 @@ class FakeGpu:
 class FakeNvml:
     """Constants, error classes and C structs are the real module's."""
 
-    def __init__(self, *gpus: FakeGpu, driver: bool = True) -> None:
+    def __init__(self, *gpus: FakeGpu, driver: bool = True, start_seconds: float = 0.0) -> None:
         self.gpus = gpus
         self.driver = driver
+        self.start_seconds = start_seconds
         self.events: deque[tuple[int, int]] = deque()
         self.registered: list[int] = []
         self.samples: dict[int, dict[str, float]] = {}
@@ -74,6 +76,7 @@ class FakeNvml:
         return getattr(pynvml, name)
 
     def nvmlInit(self) -> None:
+        time.sleep(self.start_seconds)
         if not self.driver:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
@@ -84,7 +87,9 @@ class FakeNvml:
         return len(self.gpus)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
-        return _handle(0x1000 + 0x100 * index)
+        handle = _handle(0x1000 + 0x100 * index)
+        self._gpu(handle, "nvmlDeviceGetHandleByIndex")
+        return handle
 
     def _gpu(self, handle: Any, call: str) -> FakeGpu:
         gpu = self.gpus[((_pointer(handle)) - 0x1000) // 0x100]
@@ -124,13 +129,14 @@ class FakeNvml:
         gpu = self._gpu(handle, "nvmlDeviceGetFieldValues")
         answers = (pynvml.c_nvmlFieldValue_t * len(fields))()
         for answer, wanted in zip(answers, fields, strict=True):
-            number = wanted if isinstance(wanted, int) else wanted[0]
+            number, link = (wanted, ALL_LINKS) if isinstance(wanted, int) else wanted
+            key = str(number) if link == ALL_LINKS else f"{number} {link}"
             answer.fieldId = number
-            if str(number) not in gpu.fields or f"field {number}" in gpu.unsupported:
+            if key not in gpu.fields or f"field {number}" in gpu.unsupported:
                 answer.nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
             else:
                 answer.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
-                answer.value.ullVal = int(gpu.fields[str(number)])
+                answer.value.ullVal = int(gpu.fields[key])
         return answers
 
     def nvmlGpmQueryDeviceSupport(self, handle: Any) -> Any:
@@ -181,7 +187,7 @@ class FakeNvml:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
         index, code = self.events.popleft()
         event = pynvml.c_nvmlEventData_t()
-        event.device = self.nvmlDeviceGetHandleByIndex(index)
+        event.device = _handle(0x1000 + 0x100 * index)
         event.eventType, event.eventData = pynvml.nvmlEventTypeXidCriticalError, code
         return event
 

@@ -11,12 +11,23 @@ from pathlib import Path
 import httpx
 import pytest
 
+from exporters.dcgm import Names
+from tests.exporters.conftest import until
+
 ROOT = Path(__file__).parents[2]
 
+# The command with a library that behaves like NVML.
+FAKED = """
+from exporters import __main__, nvml
+from tests.exporters.fake_nvml import FakeGpu, FakeNvml
+nvml.load = lambda: FakeNvml(FakeGpu("GPU-4a1d6b1c-0b6e-5c0e-9a2e-0d8f5f9d7a11", {card!r}))
+__main__.main()
+"""
 
-def command(*arguments: str, home: Path) -> subprocess.Popen[str]:
+
+def command(*arguments: str, home: Path, faked: str | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "exporters", *arguments],
+        [sys.executable, *(["-m", "exporters"] if faked is None else ["-c", FAKED.format(card=faked)]), *arguments],
         cwd=ROOT,
         env=os.environ | {"STETHOS_HOME": str(home), "STETHOS_LOG": "json"},
         stdout=subprocess.PIPE,
@@ -61,6 +72,25 @@ def test_without_a_driver_nvml_says_so_and_exits_with_69(tmp_path: Path) -> None
     code, errors = outcome("nvml", "--port", "0", home=tmp_path)
     assert code == 69
     assert errors == "Error: NVML cannot be used here: NVML Shared Library Not Found\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "names"), [("a100", "legacy"), ("h100", "both"), ("l40s", "dcgm47"), ("geforce", "legacy")]
+)
+def test_the_page_of_nvml_begins_exactly_as_the_golden_file(tmp_path: Path, card: str, names: Names) -> None:
+    options = ["--node", "node-01", "--interval", "0.5", "--metric-names", names, "--kernel-log", "none", "--port", "0"]
+    process = command("nvml", *options, home=tmp_path, faked=card)
+    try:
+        assert process.stderr is not None
+        found = re.search(r"http://[0-9.:]+", process.stderr.readline())
+        assert found is not None
+        golden = (Path(__file__).with_name("golden") / f"{card}.{names}.prom").read_text()
+        url = f"{found[0]}/nodes/node-01/metrics"
+        assert until(lambda: httpx.get(url).text.partition("# HELP stethos_")[0] == golden, 20)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_recording_and_a_bad_file(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ H100 = GpuReading(
     nvlink_crc_data_errors=0,
     nvlink_replay_errors=3,
     nvlink_recovery_errors=0,
+    nvlink_first_megabytes_per_second=10123,
     sm_active_ratio=0.91,
     framebuffer_total_mebibytes=81559,
     row_remap_pending=0,

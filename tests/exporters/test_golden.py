@@ -2,6 +2,7 @@
 
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ CARDS = sorted(file.stem for file in TREES.glob("*.json"))
 
 def exposed(card: str, names: dcgm.Names) -> str:
     device = Nvml(FakeNvml(FakeGpu("GPU-4a1d6b1c-0b6e-5c0e-9a2e-0d8f5f9d7a11", card))).devices[0]
-    device.read(0)  # rates need two looks
-    return dcgm.expose(device.read(0), "node-01", names)
+    device.read()  # rates need two looks
+    return dcgm.expose([replace(each, xid_code=0) for each in device.read()], "node-01", names)
 
 
 def test_there_are_four_kinds_of_cards() -> None:

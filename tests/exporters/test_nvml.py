@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exporters import dcgm, service
+from exporters import dcgm, kernel, service
 from exporters.discovery import Place
 from exporters.kernel import Twice
 from exporters.machine import MachineSource, Options
@@ -24,8 +24,8 @@ QUIET = Options(kernel_log=None)
 def read(library: FakeNvml) -> list[GpuReading]:
     """The second look at the first GPU, so that rates are there."""
     device = Nvml(library).devices[0]
-    device.read(0)
-    return device.read(0)
+    device.read()
+    return device.read()
 
 
 def pages(serving: Serving, library: FakeNvml, options: Options = QUIET, interval: float = 0.1) -> httpx.Client:
@@ -41,8 +41,8 @@ def page(client: httpx.Client) -> str:
 
 def test_a_reading_has_everything_in_dcgm_units() -> None:
     device = Nvml(FakeNvml(FakeGpu("GPU-a", minor=5))).devices[0]
-    device.read(0)
-    reading = device.read(31)[0]
+    device.read()
+    reading = device.read()[0]
     assert reading.identity.pci_bus_id == "00000000:4C:00.0"
     assert reading.identity.minor == 5
     assert reading.sm_clock_megahertz == 1965
@@ -53,29 +53,32 @@ def test_a_reading_has_everything_in_dcgm_units() -> None:
     assert (reading.remapped_rows_correctable, reading.remapped_rows_uncorrectable) == (1, 2)
     assert (reading.power_violation_nanoseconds, reading.thermal_violation_nanoseconds) == (5000, 7000)
     assert (reading.ecc_corrected_count, reading.ecc_uncorrected_count) == (3, 0)
-    assert reading.xid_code == 31
     assert (reading.graphics_active_ratio, reading.tensor_active_ratio) == (0.965, 0.5125)
     assert reading.dram_active_ratio is None
     assert reading.pcie_tx_bytes_per_second == 100 * 1024 * 1024
 
 
 def test_the_first_look_has_no_rates_yet() -> None:
-    reading = Nvml(FakeNvml(FakeGpu("GPU-a"))).devices[0].read(0)[0]
+    reading = Nvml(FakeNvml(FakeGpu("GPU-a"))).devices[0].read()[0]
     assert reading.tensor_active_ratio is None
     assert reading.nvlink_megabytes_per_second == 0
+    assert reading.nvlink_first_megabytes_per_second == 0
 
 
 def test_nvlink_is_growth_per_second() -> None:
     library = FakeNvml(FakeGpu("GPU-a"))
     device = Nvml(library).devices[0]
-    device.read(0)
+    device.read()
     began = time.monotonic()
     time.sleep(0.05)
     library.gpus[0].fields["138"] += 1_000_000
-    rate = device.read(0)[0].nvlink_megabytes_per_second
+    library.gpus[0].fields["139 0"] += 100_000
+    reading = device.read()[0]
     elapsed = time.monotonic() - began
+    rate, first = reading.nvlink_megabytes_per_second, reading.nvlink_first_megabytes_per_second
     assert rate is not None
     assert 1000 / elapsed * 0.7 < rate <= 1000 / 0.05
+    assert first == pytest.approx(rate / 10, abs=0.002)
 
 
 def test_what_a_gpu_does_not_support_is_none_and_the_rest_is_there() -> None:
@@ -92,6 +95,45 @@ def test_what_a_gpu_does_not_support_is_none_and_the_rest_is_there() -> None:
 
 def test_a_sensors_error_value_is_not_a_temperature() -> None:
     assert read(FakeNvml(FakeGpu("GPU-a", calls={"nvmlDeviceGetTemperatureV 0": 255})))[0].temperature_celsius is None
+
+
+def test_a_driver_that_lacks_the_newer_call_is_asked_the_older_one() -> None:
+    calls = {"nvmlDeviceGetTemperature 0": 57}
+    older = FakeGpu("GPU-a", calls=calls, unsupported={"nvmlDeviceGetTemperatureV"})
+    assert read(FakeNvml(older))[0].temperature_celsius == 57
+    assert read(FakeNvml(FakeGpu("GPU-b", calls=calls)))[0].temperature_celsius == 61
+
+
+def test_what_is_no_number_is_absent() -> None:
+    gpu = FakeGpu("GPU-a")
+    gpu.gpm = dict.fromkeys(gpu.gpm, float("nan"))
+    reading = read(FakeNvml(gpu))[0]
+    assert (reading.tensor_active_ratio, reading.temperature_celsius) == (None, 61)
+
+
+def test_a_gpu_that_is_lost_at_the_start_does_not_cost_the_others(serving: Serving) -> None:
+    client = pages(serving, FakeNvml(FakeGpu("GPU-a", lost=True), FakeGpu("GPU-b")))
+    assert [each.labels["gpu"] for each in samples(page(client), "DCGM_FI_DEV_GPU_TEMP")] == ["1"]
+    lost = {"gpu": "0", "call": "nvmlDeviceGetHandleByIndex", "error": "GpuIsLost"}
+    assert value(page(client), "stethos_exporter_call_errors_total", **lost) == 1
+    with pytest.raises(NoDriverError, match="none of 1 GPUs answers"):
+        Nvml(FakeNvml(FakeGpu("GPU-a", lost=True)))
+
+
+def test_a_gpu_that_hangs_at_the_start_is_left_out_and_named(serving: Serving) -> None:
+    library = FakeNvml(FakeGpu("GPU-a", hang=30), FakeGpu("GPU-b"))
+    source = MachineSource(Nvml(library, start_seconds=0.5), Place("host-a"), 0.1, QUIET)
+    client = serving(service.build(source, token=TOKEN, open_reads=True, title="nvml"))
+    assert until(lambda: value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="1") == 61)
+    assert value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="0") is None
+    assert (value(page(client), "stethos_exporter_call_pending_seconds", gpu="0") or 0) >= 0.5
+    reason = client.get("/readyz").json()["detail"]
+    assert reason.startswith("GPU 0 could not be opened; nvmlDeviceGetHandleByIndex has not returned for")
+
+
+def test_a_driver_that_does_not_answer_is_one_sentence() -> None:
+    with pytest.raises(NoDriverError, match=r"it has not answered for 0\.1 s"):
+        Nvml(FakeNvml(FakeGpu("GPU-a"), start_seconds=5), start_seconds=0.1)
 
 
 def test_no_driver_and_no_gpu_are_each_one_sentence() -> None:
@@ -126,6 +168,34 @@ def test_a_lost_gpu_vanishes_but_its_xid_stays(serving: Serving) -> None:
     assert until(lambda: value(page(client), "DCGM_FI_DEV_XID_ERRORS", gpu="1") == 79)
     assert until(lambda: value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="1") is None)
     assert value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="0") == 61
+
+
+def test_the_xid_of_a_gpu_that_hangs_is_shown(serving: Serving) -> None:
+    library = FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b"))
+    client = pages(serving, library)
+    assert until(lambda: len(library.registered) == 2)
+    library.gpus[1].hang = 3.0
+    assert until(lambda: value(page(client), "DCGM_FI_DEV_GPU_TEMP", gpu="1") is None)
+    library.events.append((1, 119))
+    assert until(lambda: value(page(client), "DCGM_FI_DEV_XID_ERRORS", gpu="1") == 119)
+    assert value(page(client), "stethos_gpu_xid_errors_total", gpu="1", xid="119") == 1
+    library.gpus[1].hang = 0.0
+
+
+def test_where_no_source_tells_of_xids_there_are_none_rather_than_zero(serving: Serving, tmp_path: Path) -> None:
+    def gpus() -> tuple[FakeGpu, FakeGpu]:
+        return FakeGpu("GPU-a", unsupported={"nvmlDeviceGetSupportedEventTypes"}), FakeGpu("GPU-b")
+
+    def told(client: httpx.Client, name: str) -> set[str]:
+        return {each.labels["gpu"] for each in samples(page(client), name)}
+
+    by_events = pages(serving, FakeNvml(*gpus()))
+    messages = tmp_path / "kmsg"
+    messages.touch()
+    by_both = pages(serving, FakeNvml(*gpus()), Options(kernel_log=messages))
+    names = ("DCGM_FI_DEV_XID_ERRORS", "stethos_gpu_xid_errors_total")
+    assert until(lambda: all(told(by_events, name) == {"1"} for name in names))
+    assert until(lambda: all(told(by_both, name) == {"0", "1"} for name in names))
 
 
 def test_xids_are_counted_by_code(serving: Serving) -> None:
@@ -226,6 +296,45 @@ def test_jobs_come_from_the_mapping_folder(serving: Serving, tmp_path: Path) -> 
     (tmp_path / "0").unlink()
     (tmp_path / "1").write_text("77")
     assert (jobs("0"), jobs("1")) == ([None], ["77"])
+
+
+def test_a_hostile_mapping_folder_costs_no_series_and_no_time(serving: Serving, tmp_path: Path) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "0").write_bytes(b'7"\\\xff\r\n 8\t\n8\n\x00\n')
+    os.mkfifo(folder / "1")
+    (folder / "2").mkdir()
+    (folder / "3").write_text("9\n" * 100_000)
+    (folder / "\u0663").write_text("10")
+    (folder / "4").symlink_to("/dev/zero")
+    cards = [FakeGpu(f"GPU-{index}") for index in range(5)]
+    client = pages(serving, FakeNvml(*cards), Options(jobs=folder, kernel_log=None))
+
+    def jobs() -> list[tuple[str, str | None]]:
+        found = samples(page(client), "DCGM_FI_DEV_GPU_UTIL")
+        return [(each.labels["gpu"], each.labels.get("hpc_job")) for each in found]
+
+    plain = [(str(gpu), None) for gpu in range(1, 5)]
+    assert jobs() == [("0", '7"\\\ufffd'), ("0", "8"), ("0", "\x00"), *plain]
+    folder.rename(tmp_path / "elsewhere")
+    assert jobs() == [("0", None), *plain]
+    assert value(page(client), "stethos_exporter_collector_success", collector="jobs") == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"NVRM: Xid (PCI:0000:4c:00): 79, GPU has fallen off the bus.", (0, 79)),
+        (b"NVRM: Xid (PCI:0000:4c:00 GPU-I:05): 94, pid=7194, Contained", (0, 94)),
+        (b"NVRM: Xid (0000:4C:00): 13, Graphics Exception", (0, 13)),
+        (b"NVRM: Xid (PCI:0000:4d:00): 79, another GPU", None),
+        (b"NVRM: Xid (PCI:0000:4c:00): " + b"9" * 5000, None),
+        (b"NVRM: Xid (PCI::::): 79", None),
+        (b"\xff\x00 Xid", None),
+    ],
+)
+def test_lines_of_the_kernels_log(line: bytes, told: tuple[int, int] | None) -> None:
+    assert kernel.parse(line, Nvml(FakeNvml(FakeGpu("GPU-a"))).identities) == told
 
 
 def test_the_kernels_log_tells_xids_that_nvml_missed_and_none_twice(serving: Serving, tmp_path: Path) -> None:

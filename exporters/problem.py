@@ -11,6 +11,9 @@ from starlette.responses import JSONResponse
 
 log = structlog.get_logger()
 
+_LONGEST = 300  # characters of a sentence; whoever sends a megabyte need not get it back
+_MOST_FIELDS = 20
+
 
 def problem(
     request: Request,
@@ -25,12 +28,17 @@ def problem(
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
-        "instance": request.url.path,
+        "detail": shortened(detail, _MOST_FIELDS * _LONGEST if errors else _LONGEST),
+        "instance": shortened(request.url.path),
     }
     if errors:
         body["errors"] = list(errors)
     return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """The text, or as much of it as fits."""
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 async def http_error(request: Request, error: Exception) -> JSONResponse:
@@ -48,8 +56,11 @@ async def validation_error(request: Request, error: Exception) -> JSONResponse:
     """A body that is not what the endpoint takes; every refused field is named with its value."""
     assert isinstance(error, ValidationError)
     errors = [
-        {"field": ".".join(map(str, each["loc"])) or "body", "detail": _sentence(each["msg"], each["input"])}
-        for each in error.errors(include_url=False, include_context=False)
+        {
+            "field": shortened(".".join(map(str, each["loc"])) or "body"),
+            "detail": shortened(_sentence(each["msg"], each["input"])),
+        }
+        for each in error.errors(include_url=False, include_context=False)[:_MOST_FIELDS]
     ]
     detail = "; ".join(f"{each['field']}: {each['detail']}" for each in errors)
     return problem(request, 422, detail, errors=errors)

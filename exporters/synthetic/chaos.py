@@ -1,6 +1,7 @@
 """Random faults in the running fleet, at a rate for each node, mended by themselves after a while."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,15 +34,9 @@ class Chaos:
         self.profile: Profile | None = None
         self._fleet = fleet
         self._rng = np.random.default_rng([fleet.seed, 2])
-        self._mended_at: dict[str, float] = {}  # fault → fleet's clock
 
     def step(self, seconds: float) -> None:
-        """Mends what is due, then lets each node have its chance of a fault during `seconds`."""
-        for fault, when in list(self._mended_at.items()):
-            if when <= self._fleet.seconds:
-                del self._mended_at[fault]
-                if fault in self._fleet.faults:
-                    self._fleet.clear_fault(fault)
+        """Lets each node have its chance of a fault during `seconds`."""
         if self.profile is not None:
             for node, percent in self.rates(self.profile).items():
                 if self._rng.random() < 1 - (1 - percent / 100) ** (seconds / 60):
@@ -63,8 +58,5 @@ class Chaos:
         if part is None:
             return
         name, gpu, rack = part
-        try:
-            fault = self._fleet.add_fault(kind, name, gpu, severity, rack=rack)
-        except ConflictError:  # broken like this already
-            return
-        self._mended_at[fault.id] = self._fleet.seconds + profile.recovery_seconds
+        with suppress(ConflictError):  # broken like this already
+            self._fleet.add_fault(kind, name, gpu, severity, rack=rack, recovery_seconds=profile.recovery_seconds)

@@ -1,5 +1,6 @@
 """The control API, `/v1`: nodes come and go, loads and faults are put on and taken off, truth is told."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -18,12 +19,16 @@ from exporters.synthetic.source import SyntheticSource
 
 Result = TypeVar("Result")
 
+_MOST_BYTES = 1_000_000  # of a body: chaos with a rate for each of 10,000 nodes takes a third of it
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 _Gpu = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Given = TypeVar("Given", bound=_Body)
 
 
 class NewNode(_Body):
@@ -77,6 +82,7 @@ class NewFault(_Body):
     severity: _Severity = 1.0
     onset: Literal["step", "creeping"] = "step"
     ramp_seconds: float = Field(600.0, gt=0, le=7 * 86_400, allow_inf_nan=False)
+    recovery_seconds: float | None = Field(None, gt=0, le=7 * 86_400, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _right_part(self) -> Self:
@@ -126,7 +132,7 @@ class Control:
             Route("/v1/nodes/{node}", self.remove_node, methods=["DELETE"]),
             Route("/v1/nodes/{node}/reset", self.reset_node, methods=["POST"]),
             Route("/v1/power-limits", self.list_limits, methods=["GET"]),
-            Route("/v1/nodes/{node}/gpus/{gpu:int}/power-limit", self.limit_power, methods=["PUT"]),
+            Route("/v1/nodes/{node}/gpus/{gpu}/power-limit", self.limit_power, methods=["PUT"]),
             Route("/v1/loads", self.list_loads, methods=["GET"]),
             Route("/v1/loads", self.add_load, methods=["POST"]),
             Route("/v1/loads/{id}", self.get_load, methods=["GET"]),
@@ -145,7 +151,7 @@ class Control:
         return JSONResponse({"nodes": [self._node(node) for node in self.fleet.nodes.values()]})
 
     async def add_node(self, request: Request) -> Response:
-        body = NewNode.model_validate_json(await request.body())
+        body = await _given(NewNode, request)
         node = _tried(lambda: self.fleet.add_node(body.node, body.gpus, body.model))
         return JSONResponse(self._node(node), 201)
 
@@ -165,16 +171,18 @@ class Control:
         return JSONResponse({"gpus": [limit for node in self.fleet.nodes for limit in self._limits(node)]})
 
     async def limit_power(self, request: Request) -> Response:
-        body = NewLimit.model_validate_json(await request.body())
+        body = await _given(NewLimit, request)
         node, gpu = request.path_params["node"], request.path_params["gpu"]
-        _tried(lambda: self.fleet.limit_power(node, gpu, body.watts))
+        if not re.fullmatch("[0-9]{1,3}", gpu):
+            raise HTTPException(404, f"there is no GPU {gpu!r}")
+        _tried(lambda: self.fleet.limit_power(node, int(gpu), body.watts))
         return Response(status_code=204)
 
     async def list_loads(self, _: Request) -> Response:
         return JSONResponse({"loads": [_load(load) for load in self.fleet.loads.values()]})
 
     async def add_load(self, request: Request) -> Response:
-        body = NewLoad.model_validate_json(await request.body())
+        body = await _given(NewLoad, request)
         load = _tried(lambda: self.fleet.add_load(body.node, body.gpus, body.kind, body.utilization, body.job))
         return JSONResponse(_load(load), 201, headers={"Location": f"/v1/loads/{load.id}"})
 
@@ -193,7 +201,7 @@ class Control:
         return JSONResponse({"faults": [self._fault(fault) for fault in self.fleet.faults.values()]})
 
     async def add_fault(self, request: Request) -> Response:
-        body = NewFault.model_validate_json(await request.body())
+        body = await _given(NewFault, request)
         fault = _tried(lambda: self.fleet.add_fault(**body.model_dump()))
         return JSONResponse(self._fault(fault), 201, headers={"Location": f"/v1/faults/{fault.id}"})
 
@@ -205,7 +213,7 @@ class Control:
         return JSONResponse(self._chaos())
 
     async def set_chaos(self, request: Request) -> Response:
-        body = NewChaos.model_validate_json(await request.body() or b"{}")
+        body = await _given(NewChaos, request)
         _tried(lambda: [self.fleet.node(node) for node in body.nodes])
         self.source.chaos.profile = Profile(
             body.rates_percent_per_minute,
@@ -270,6 +278,7 @@ class Control:
             "severity": fault.severity,
             "onset": fault.onset,
             "ramp_seconds": fault.ramp_seconds if fault.onset == "creeping" else None,
+            "recovery_seconds": fault.recovery_seconds,
             "start": self.source.at(fault.start_seconds).isoformat(),
             "end": None if end is None else self.source.at(end).isoformat(),
         }
@@ -286,6 +295,15 @@ def _load(load: Load) -> dict[str, object]:
         "state": load.state,
         "reason": load.reason,
     }
+
+
+async def _given(model: type[Given], request: Request) -> Given:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise HTTPException(413, f"the body is larger than {_MOST_BYTES} bytes")
+    return model.model_validate_json(bytes(body) or b"{}")
 
 
 def _tried(action: Callable[[], Result]) -> Result:

@@ -61,6 +61,7 @@ class Fault:
     onset: Onset
     ramp_seconds: float
     start_seconds: float
+    recovery_seconds: float | None = None  # after which it is mended by itself
     end_seconds: float | None = None
 
     def strength(self, now_seconds: float) -> float:
@@ -72,3 +73,7 @@ class Fault:
     def has_peaked(self, now_seconds: float) -> bool:
         """Whether the ramp is over; what is all or nothing happens then."""
         return self.onset == "step" or now_seconds >= self.start_seconds + self.ramp_seconds
+
+    def has_recovered(self, now_seconds: float) -> bool:
+        """Whether its time is over."""
+        return self.recovery_seconds is not None and now_seconds >= self.start_seconds + self.recovery_seconds

@@ -4,14 +4,12 @@ State is one array entry per GPU, in the order of the nodes. The same calls in t
 the same readings, bit for bit.
 """
 
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from exporters import xid
-from exporters.discovery import Place
 from exporters.events import Seen
 from exporters.reading import GpuIdentity, GpuReading
 from exporters.synthetic import physics, power, sensors, wear
@@ -19,12 +17,10 @@ from exporters.synthetic.air import Air
 from exporters.synthetic.arrays import Flags, Floats, Integers, joined, kept
 from exporters.synthetic.faults import MUTE_SEVERITY, Fault, Onset
 from exporters.synthetic.impairment import impairment
-from exporters.synthetic.layout import Layout
-from exporters.synthetic.models import MODELS
+from exporters.synthetic.layout import Layout, new_node
 from exporters.synthetic.parts import ConflictError, Load, Node, NotFoundError, Pause, Slots
 from exporters.synthetic.workload import Workload
 
-_NAMESPACE = uuid.UUID("5f0c3b7e-3d0c-5c1a-9b57-6a1c62d0a2f4")
 _MENDED_BY_RESET = ("off_the_bus", "ecc_uncorrectable", "row_remap", "nvlink_flap")
 _DEADLY = (94, 95)  # XIDs that end the process that met them
 
@@ -57,22 +53,11 @@ class Fleet:
 
     def add_node(self, name: str, gpus: int = 8, model: str = "H100") -> Node:
         """A node with idle GPUs of one model, in the first rack that has room. Raises `ConflictError`."""
-        if name in self.nodes:
-            raise ConflictError(f"node {name!r} exists already")
-        if model not in MODELS:
-            raise NotFoundError(f"there is no GPU model {model!r}; there are {', '.join(MODELS)}")
-        rack = self._roomy_rack(gpus)
-        made = MODELS[model]
-        node = Node(
-            Place(name, f"rack-{rack + 1}", f"switch-{rack // 2 + 1}"),
-            rack,
-            made,
-            tuple(self._identity(name, gpu, made.name) for gpu in range(gpus)),
-        )
+        node = new_node(self.nodes, name, gpus, model, self.seed, self._gpus_per_rack)
         self.nodes[name] = node
-        self._air.ensure(rack + 1, self._rng)
-        cards = physics.manufacture([made] * gpus, self._rng)
-        inlet = np.full(gpus, self._air.inlet_celsius(self.seconds)[rack])
+        self._air.ensure(node.rack_index + 1, self._rng)
+        cards = physics.manufacture([node.model] * gpus, self._rng)
+        inlet = np.full(gpus, self._air.inlet_celsius(self.seconds)[node.rack_index])
         self._cards = joined(self._cards, cards)
         self._state = joined(self._state, physics.at_rest(cards, inlet))
         self._slots = joined(self._slots, Slots(np.zeros(gpus, np.int64)))
@@ -215,14 +200,18 @@ class Fleet:
         onset: Onset = "step",
         ramp_seconds: float = 600.0,
         rack: str | None = None,
+        recovery_seconds: float | None = None,
     ) -> Fault:
-        """Breaks something. Raises `NotFoundError`, or `ConflictError` when it cannot befall that part (again)."""
-        fault = Fault("", kind, node, gpu, rack, severity, onset, ramp_seconds, self.seconds)
+        """Breaks something, for `recovery_seconds` or until it is mended.
+
+        Raises `NotFoundError`, or `ConflictError` when it cannot befall that part (again).
+        """
+        fault = Fault("", kind, node, gpu, rack, severity, onset, ramp_seconds, self.seconds, recovery_seconds)
         rows = self._layout.befallen(fault)
         for each in self.faults.values():
             if (each.kind, each.node, each.gpu, each.rack) == (kind, node, gpu, rack):
                 raise ConflictError(f"{each.id} is the same fault on the same part")
-        if node is not None and kind != "node_crash" and self.is_down(node):
+        if node is not None and self.is_down(node):
             raise ConflictError(f"node {node!r} is down")
         if kind == "nvlink_flap" and not self._cards.nvlink_megabytes_per_second[rows].all():
             raise ConflictError(f"GPU {gpu} of node {node!r} has no NVLink")
@@ -264,6 +253,8 @@ class Fleet:
         self._record(incidents)
         self._run_out(full)
         self._silence(before, seconds)
+        for fault in [each for each in self.faults.values() if each.has_recovered(self.seconds)]:
+            self.clear_fault(fault.id)
 
     # Readings
 
@@ -309,24 +300,6 @@ class Fleet:
         return ((node, gpu) for node in self.nodes.values() for gpu in node.gpus)
 
     # Inside
-
-    def _identity(self, node: str, gpu: int, model: str) -> GpuIdentity:
-        return GpuIdentity(
-            gpu=gpu,
-            uuid=f"GPU-{uuid.uuid5(_NAMESPACE, f'{self.seed}/{node}/{gpu}')}",
-            pci_bus_id=f"00000000:{0x19 + 0x11 * gpu & 0xFF:02X}:00.0",
-            minor=gpu,
-            model=model,
-        )
-
-    def _roomy_rack(self, gpus: int) -> int:
-        taken: dict[int, int] = {}
-        for node in self.nodes.values():
-            taken[node.rack_index] = taken.get(node.rack_index, 0) + len(node.gpus)
-        rack = 0
-        while taken.get(rack, 0) and taken[rack] + gpus > self._gpus_per_rack:
-            rack += 1
-        return rack
 
     def _number(self, what: str) -> str:
         self._numbers[what] += 1

@@ -1,12 +1,46 @@
-"""Which place in the arrays belongs to which GPU."""
+"""Where nodes stand, and which place in the arrays belongs to which GPU."""
 
+import uuid
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
+from exporters.discovery import Place
+from exporters.reading import GpuIdentity
 from exporters.synthetic.arrays import Integers
 from exporters.synthetic.faults import Fault
-from exporters.synthetic.parts import Node, NotFoundError
+from exporters.synthetic.models import MODELS
+from exporters.synthetic.parts import ConflictError, Node, NotFoundError
+
+_NAMESPACE = uuid.UUID("5f0c3b7e-3d0c-5c1a-9b57-6a1c62d0a2f4")
+
+
+def new_node(nodes: Mapping[str, Node], name: str, gpus: int, model: str, seed: int, gpus_per_rack: int) -> Node:
+    """A node in the first rack that has room beside `nodes`. Raises `ConflictError` or `NotFoundError`."""
+    if name in nodes:
+        raise ConflictError(f"node {name!r} exists already")
+    if model not in MODELS:
+        raise NotFoundError(f"there is no GPU model {model!r}; there are {', '.join(MODELS)}")
+    taken = Counter[int]()
+    for node in nodes.values():
+        taken[node.rack_index] += len(node.gpus)
+    rack = 0
+    while taken[rack] and taken[rack] + gpus > gpus_per_rack:
+        rack += 1
+    made = MODELS[model]
+    place = Place(name, f"rack-{rack + 1}", f"switch-{rack // 2 + 1}")
+    return Node(place, rack, made, tuple(_identity(seed, name, gpu, made.name) for gpu in range(gpus)))
+
+
+def _identity(seed: int, node: str, gpu: int, model: str) -> GpuIdentity:
+    return GpuIdentity(
+        gpu=gpu,
+        uuid=f"GPU-{uuid.uuid5(_NAMESPACE, f'{seed}/{node}/{gpu}')}",
+        pci_bus_id=f"00000000:{0x19 + 0x11 * gpu & 0xFF:02X}:00.0",
+        minor=gpu,
+        model=model,
+    )
 
 
 class Layout:

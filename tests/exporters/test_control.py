@@ -59,6 +59,16 @@ def test_a_fault_comes_and_goes_and_only_truth_remembers(api: httpx.Client) -> N
     assert [(each["kind"], each["gpu"], each["start"] <= each["end"]) for each in told] == [("thermal_paste", 3, True)]
 
 
+def test_a_fault_with_a_recovery_mends_itself(api: httpx.Client) -> None:
+    wanted = {"kind": "clock_stuck", "node": "node-01", "gpu": 0, "recovery_seconds": 20}
+    fault = api.post("/v1/faults", json=wanted).json()
+    assert fault["recovery_seconds"] == 20
+    assert until(lambda: api.get("/v1/faults").json() == {"faults": []})
+    told = api.get("/v1/truth").json()["faults"][0]
+    assert told["id"] == fault["id"]
+    assert told["end"] > told["start"]
+
+
 def test_nodes_come_and_go(api: httpx.Client) -> None:
     assert api.post("/v1/nodes", json={"node": "node-09", "gpus": 4, "model": "A100"}).status_code == 201
     listed = {each["node"]: each for each in api.get("/v1/nodes").json()["nodes"]}
@@ -125,7 +135,13 @@ def untouched() -> Iterator[httpx.Client]:
         ("/v1/faults", FAULT | {"severity": 1.5}, 422, "1.5"),
         ("/v1/faults", FAULT | {"severity": "much"}, 422, "much"),
         ("/v1/faults", FAULT | {"onset": "creeping", "ramp_seconds": 0}, 422, "ramp_seconds"),
+        ("/v1/faults", FAULT | {"recovery_seconds": -5}, 422, "given: -5"),
+        ("/v1/faults", FAULT | {"gpu": True}, 422, "given: True"),
         ("/v1/faults", FAULT | {"colour": "red"}, 422, "colour"),
+        ("/v1/faults", FAULT | {"node": "x" * 900_000}, 404, "'xxxx"),
+        ("/v1/faults", FAULT | {"kind": "x" * 900_000}, 422, "no such kind"),
+        ("/v1/faults", FAULT | {"node": "x" * 1_100_000}, 413, "larger than 1000000 bytes"),
+        ("/v1/loads", LOAD | {"gpus": ["x"] * 100_000}, 422, "gpus"),
         ("/v1/loads", LOAD | {"kind": "mining"}, 422, "mining"),
         ("/v1/loads", LOAD | {"gpus": []}, 422, "gpus"),
         ("/v1/loads", LOAD | {"gpus": [0, 0]}, 422, "twice"),
@@ -148,10 +164,24 @@ def test_bad_input_is_named_and_changes_nothing(
     assert problem["status"] == status
     assert problem["instance"] == path
     assert said in problem["detail"]
+    assert len(answer.content) < 20_000
     assert untouched.get(path).json() == before
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b"[]", b'{"kind":"hang","node":"node-01","gpu":1,"severity":NaN}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"kind":"hang","node":"\\ud800","gpu":1}',
+        b'{"kind":"hang","node":"node-01","gpu":1,"severity":NaN}',
+        b'{"kind":"hang","node":"node-01","gpu":1,"severity":1e999}',
+        b'{"kind":"hang","node":"node-01","gpu":%s}' % (b"9" * 5000),
+    ],
+)
 def test_malformed_json_is_422(untouched: httpx.Client, body: bytes) -> None:
     answer = untouched.post("/v1/faults", content=body)
     assert answer.status_code == 422
@@ -283,6 +313,8 @@ def test_a_power_limit_is_kept_to_until_the_node_is_reset(api: httpx.Client) -> 
         ("node-01/gpus/0", 100, 409),
         ("node-01/gpus/0", 701, 409),
         ("node-01/gpus/9", 500, 404),
+        ("node-01/gpus/" + "9" * 5000, 500, 404),
+        ("node-01/gpus/-1", 500, 404),
         ("nowhere/gpus/0", 500, 404),
         ("node-01/gpus/0", -1, 422),
         ("node-01/gpus/0", "300", 422),

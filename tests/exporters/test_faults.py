@@ -190,6 +190,9 @@ def test_a_fault_on_a_node_that_is_down_is_refused() -> None:
     fleet = broken("node_crash", 1.0, seconds=2)
     with pytest.raises(ConflictError, match="node 'node-01' is down"):
         fleet.add_fault("hang", "node-01", 1, 1.0)
+    fleet.pause("node-02", "reboot", 60)
+    with pytest.raises(ConflictError, match="node 'node-02' is down"):
+        fleet.add_fault("node_crash", "node-02", None, 1.0)
     assert len(fleet.history) == 1
 
 

@@ -18,7 +18,9 @@ log = structlog.get_logger()
 
 _NAMESPACE = uuid.UUID("0f2b6a0e-63a5-5f0e-8a3c-6c1f1f4f7b11")
 _STALE_STEPS = 2.5
-_NOMINAL_MEBIBYTES = 81_920.0  # a recording has the share of memory used, not the size; the share is what comes back
+# A recording has shares, of memory and of lanes, not sizes; the shares are what comes back.
+_NOMINAL_MEBIBYTES = 81_920.0
+_NOMINAL_LANES = 16.0
 _TICK_SECONDS = 0.2
 
 
@@ -144,6 +146,12 @@ class ReplaySource:
             used = round(share * _NOMINAL_MEBIBYTES)
             fields["framebuffer_used_mebibytes"] = float(used)
             fields["framebuffer_free_mebibytes"] = _NOMINAL_MEBIBYTES - used
+        if (width := self._value(signals.PCIE_WIDTH, index)) is not None:
+            fields["pcie_link_width"] = float(f"{width * _NOMINAL_LANES:.7g}")
+            fields["pcie_link_width_max"] = _NOMINAL_LANES
+        if (errors := self._value(signals.NVLINK_ERRORS, index)) is not None:
+            # recorded as their sum, which is all that anybody reads
+            fields |= dict.fromkeys(signals.NVLINK_ERROR_FIELDS, 0.0) | {signals.NVLINK_ERROR_FIELDS[0]: errors}
         for row, (name, field) in enumerate(signals.VIOLATIONS.items()):
             if self._value(name, index) is not None:
                 fields[field] = float(np.rint(self._violations[row, index]))

@@ -30,6 +30,7 @@ DIRECT: dict[str, Signal] = {
     "ecc_uncorrected_total": Signal("ecc_uncorrected_count", 1.0),
     "pcie_replay_total": Signal("pcie_replay_count", 1.0),
     "xid": Signal("xid_code", 1.0),
+    "row_remap_pending": Signal("row_remap_pending", 1.0),
 }
 # Used share of all memory, used, free and reserved.
 MEMORY = "memory_used_ratio"
@@ -38,4 +39,11 @@ VIOLATIONS: dict[str, str] = {
     "throttle_thermal_ratio": "thermal_violation_nanoseconds",
     "throttle_power_ratio": "power_violation_nanoseconds",
 }
-KNOWN = frozenset({*DIRECT, MEMORY, *VIOLATIONS})
+# Lanes in use of those possible.
+PCIE_WIDTH = "pcie_width_ratio"
+# All that NVLink counts, together.
+NVLINK_ERRORS = "nvlink_errors_total"
+NVLINK_ERROR_FIELDS = ("nvlink_crc_flit_errors", "nvlink_replay_errors", "nvlink_recovery_errors")
+# What `record` writes, in the order of the columns.
+RECORDED = (*DIRECT, MEMORY, *VIOLATIONS, PCIE_WIDTH, NVLINK_ERRORS)
+KNOWN = frozenset(RECORDED)

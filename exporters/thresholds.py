@@ -61,6 +61,11 @@ def _lags(on: Grid) -> Mask:
     return result
 
 
+def _narrow(on: Grid) -> Mask:
+    # A bus at rest may be narrow by design.
+    return np.asarray((_signal(on, "pcie_width_ratio") < 1) & (_signal(on, "utilization_ratio") > 0))
+
+
 def _new_xid(on: Grid) -> Mask:
     code = np.nan_to_num(_signal(on, "xid"))
     result = np.isin(code, _CRITICAL_XIDS)
@@ -88,10 +93,13 @@ SETS: dict[str, tuple[Rule, ...]] = {
         Rule("memory over 95 % full for 10 min", _above("memory_used_ratio", 0.95), 600),
         Rule("over 100 corrected errors in an hour", _grows("ecc_corrected_total", 100, 3600)),
         Rule("PCIe replays for 15 min", _grows("pcie_replay_total", 0, 60), 900),
+        Rule("busy with fewer PCIe lanes than possible for 10 min", _narrow, 600),
+        Rule("an NVLink error in 10 min", _grows("nvlink_errors_total", 0, 600)),
     ),
     "events": (
         Rule("an XID of the critical tier", _new_xid),
         Rule("an uncorrectable error in 10 min", _grows("ecc_uncorrected_total", 0, 600)),
+        Rule("a row remap pending for 5 min", _above("row_remap_pending", 0), 300),
         Rule("nothing heard for 10 min", _silent, 600),
     ),
 }

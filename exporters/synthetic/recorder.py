@@ -13,7 +13,6 @@ from exporters.synthetic.chance import Faults, Jobs, Upkeep
 from exporters.synthetic.faults import KINDS, Fault
 from exporters.synthetic.fleet import Fleet
 
-_SIGNALS = (*signals.DIRECT, signals.MEMORY, *signals.VIOLATIONS)
 _ROWS_PER_GROUP = 65_536
 _STEPS_PER_GROUP = 512
 _LONGEST_STEP_SECONDS = 10.0
@@ -53,7 +52,7 @@ class Recorder:
 
     def run(self) -> Generator[int, None, None]:
         """Records; yields the steps done since the last time. Nothing is left behind when it is broken off."""
-        writer = recording.Writer(self.folder / "recording.parquet", _SIGNALS)
+        writer = recording.Writer(self.folder / "recording.parquet", signals.RECORDED)
         try:
             per_group = min(max(1, _ROWS_PER_GROUP // self._labels.gpus), _STEPS_PER_GROUP)
             for first in range(0, self.steps, per_group):
@@ -68,7 +67,7 @@ class Recorder:
 
     def _group(self, writer: recording.Writer, first: int, count: int) -> None:
         gpus = self._labels.gpus
-        values = np.empty((len(_SIGNALS), count, gpus), np.float32)
+        values = np.empty((len(signals.RECORDED), count, gpus), np.float32)
         job = np.empty((count, gpus), np.int64)
         for index in range(count):
             before = self.fleet.matrix()
@@ -79,7 +78,7 @@ class Recorder:
             (np.arange(first, first + count) + 1) * self._step * 1e6
         ).astype(np.int64)
         texts = self._labels.repeated(count) | {"job": (job.ravel(), list(self._names))}
-        writer.write(np.repeat(micros, gpus), texts, values.reshape(len(_SIGNALS), -1))
+        writer.write(np.repeat(micros, gpus), texts, values.reshape(len(signals.RECORDED), -1))
 
     def _advance(self) -> None:
         self._jobs.step(self._step)
@@ -153,4 +152,6 @@ def _signals(now: Floats, before: Floats, seconds: float) -> Floats:
     for field in signals.VIOLATIONS.values():
         spent = (now[row[field]] - before[row[field]]) / 1e9 / seconds
         shares.append(np.where(spent < 0, np.nan, np.minimum(spent, 1.0)))  # restarted: nothing to compare with
-    return np.stack([*direct, used / total, *shares])
+    width = now[row["pcie_link_width"]] / now[row["pcie_link_width_max"]]
+    errors = sum((now[row[field]] for field in signals.NVLINK_ERROR_FIELDS), np.zeros_like(width))
+    return np.stack([*direct, used / total, *shares, width, errors])

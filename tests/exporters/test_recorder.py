@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from exporters import recording
+from exporters.replay import ReplaySource
 from exporters.synthetic.faults import KINDS
 from exporters.synthetic.fleet import build
 from exporters.synthetic.recorder import Recorder
+from tests.exporters.series import value
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,6 +41,41 @@ def test_rows_are_one_per_step_and_gpu(folder: Path) -> None:
     assert len(read.sources) == 32
     assert len(read.microseconds) == 360 * 32
     assert np.unique(np.diff(np.unique(read.microseconds))).tolist() == [10_000_000]
+
+
+def test_a_recording_has_every_signal_that_the_detector_reads(folder: Path) -> None:
+    wanted = yaml.safe_load((Path(__file__).parents[2] / "detector" / "signals.yml").read_text())["signals"]
+    names = {each["name"] for each in wanted if "name" in each}
+    assert names == set(recording.read(folder / "recording.parquet").signals)
+
+
+@pytest.mark.parametrize(
+    ("kind", "signal", "healthy"),
+    [
+        ("pcie_width", "pcie_width_ratio", 1.0),
+        ("nvlink_flap", "nvlink_errors_total", 0.0),
+        ("ecc_uncorrectable", "row_remap_pending", 0.0),
+    ],
+)
+def test_what_a_fault_leaves_is_recorded_and_replayed(tmp_path: Path, kind: str, signal: str, healthy: float) -> None:
+    recorder = Recorder(build(1, 4, 8, ["H100"], 7), tmp_path, START, 0.1, 10.0, 0, upkeep=False)
+    recorder.fleet.add_fault(kind, "node-01", 2, 0.9)
+    assert sum(recorder.run()) == 36
+    read = recording.read(tmp_path / "recording.parquet")
+    last = dict(zip(read.series[-4:].tolist(), read.values[read.signals.index(signal), -4:].tolist(), strict=True))
+    assert {last[gpu] for gpu in (0, 1, 3)} == {healthy}
+    assert last[2] != healthy
+    page = ReplaySource(read, monotonic=iter([0.0, 355.0, 355.0]).__next__).page("node-01")
+    lanes, most = (value(page, f"DCGM_FI_DEV_PCIE_{name}LINK_WIDTH", gpu="2") or 0 for name in ("", "MAX_"))
+    errors = [value(page, f"DCGM_FI_DEV_NVLINK_{name}_ERROR_COUNT_TOTAL", gpu="2") for name in NVLINK]
+    assert {
+        "pcie_width_ratio": lanes / most,
+        "nvlink_errors_total": sum(each or 0 for each in errors),
+        "row_remap_pending": value(page, "DCGM_FI_DEV_ROW_REMAP_PENDING", gpu="2"),
+    }[signal] == last[2]
+
+
+NVLINK = ("REPLAY", "RECOVERY", "CRC_FLIT")
 
 
 def test_about_half_of_the_fleet_works_and_working_gpus_are_warmer(folder: Path) -> None:

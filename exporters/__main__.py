@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from exporters.synthetic.fleet import Fleet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Finite(click.FloatRange):
+    """NaN is in every range and infinity in an open one; neither is a time."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 def _serving(command: Command) -> Command:
@@ -107,7 +118,7 @@ def main() -> None:
 
 @main.command()
 @_fleet_shape
-@click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, help="Fleet seconds per second.")
+@click.option("--speed", type=_Finite(0.1, 1000), default=1.0, help="Fleet seconds per second.")
 @click.option("--chaos/--no-chaos", default=False, help="Random faults: 5 to 12 % per minute and node, 30 s each.")
 @click.option("--upkeep/--no-upkeep", default=False, help="Driver restarts, missed scrapes, maintenance reboots.")
 @_serving
@@ -124,7 +135,7 @@ def synthetic(fleet: Fleet, speed: float, chaos: bool, upkeep: bool, names: dcgm
 @main.command()
 @click.option("--node", default=socket.gethostname, show_default="this machine's name", help="Node name.")
 @click.option("--rack", default="", help="Rack, for discovery.")
-@click.option("--interval", type=click.FloatRange(0.5, 300), default=5.0, help="Seconds between readings.")
+@click.option("--interval", type=_Finite(0.5, 300), default=5.0, help="Seconds between readings.")
 @click.option("--processes/--no-processes", default=False, help="Memory of each process on a GPU.")
 @click.option(
     "--hpc-job-mapping-dir",
@@ -164,7 +175,7 @@ def nvml(
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--speed", type=click.FloatRange(0.01, 100_000), default=1.0, help="Recorded seconds per second.")
+@click.option("--speed", type=_Finite(0.01, 100_000), default=1.0, help="Recorded seconds per second.")
 @click.option("--loop/--once", default=True, help="Begin again at the end, or fall silent.")
 @_serving
 def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any) -> None:
@@ -181,8 +192,8 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
 
 @main.command()
 @_fleet_shape
-@click.option("--hours", type=click.FloatRange(0, min_open=True), default=2.0, help="Length of the recording.")
-@click.option("--step", type=click.FloatRange(1, 300), default=5.0, help="Seconds between rows.")
+@click.option("--hours", type=_Finite(0, min_open=True), default=2.0, help="Length of the recording.")
+@click.option("--step", type=_Finite(1, 300), default=5.0, help="Seconds between rows.")
 @click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places.")
 @click.option("--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="Only faults of these kinds.")
 @click.option("--upkeep/--no-upkeep", default=True, help="Driver restarts, missed scrapes, maintenance reboots.")
@@ -206,6 +217,12 @@ def record(
     """Record a synthetic fleet with random jobs: recording.parquet, and truth.parquet beside it."""
     from exporters.synthetic.recorder import Recorder
 
+    if hours * 3600 < step:
+        raise click.UsageError(f"a recording of {hours:g} h is shorter than its step of {step:g} s")
+    try:
+        start + timedelta(hours=hours)
+    except OverflowError:
+        raise click.UsageError(f"{hours:g} h from {start} on do not end before the year 10000") from None
     recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep, kinds or tuple(KINDS))
     try:
         with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
@@ -213,6 +230,8 @@ def record(
                 bar.update(done)
     except OSError as error:
         raise click.ClickException(f"cannot write into {out}: {error}") from None
+    if missing := faults - len(fleet.history):
+        click.echo(f"{missing} of {faults} faults found nothing that they could befall", err=True)
     click.echo(out / "recording.parquet")
 
 

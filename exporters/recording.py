@@ -4,6 +4,7 @@ Label columns: `timestamp` (UTC), `node`, `gpu`, `model`, `rack`, `job` (null wh
 numeric and is a signal; null is silence. Truth lies in a second file, so that nobody reads it by accident.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+_GPU = re.compile("[0-9]{1,9}")
 LABELS = ("timestamp", "node", "gpu", "model", "rack", "job")
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -73,18 +75,24 @@ def read(path: Path) -> Recording:
         raise RecordingError(f"{path} has no rows")
     node, nodes = _codes(path, table, "node")
     gpu, gpus = _codes(path, table, "gpu")
-    if odd := [each for each in gpus if not (each.isascii() and each.isdigit())]:
-        raise RecordingError(f"{path}: column 'gpu' holds {odd[0]!r}, not the number of a GPU")
+    if odd := [each for each in gpus if not _GPU.fullmatch(each)]:
+        raise RecordingError(f"{path}: column 'gpu' holds {odd[0][:80]!r}, not the number of a GPU")
+    if "" in nodes:
+        raise RecordingError(f"{path}: column 'node' holds '', not the name of a node")
+    (model, models), (rack, racks) = _codes(path, table, "model"), _codes(path, table, "rack", nullable=True)
     pairs, first, series = np.unique(node * len(gpus) + gpu, return_index=True, return_inverse=True)
-    described = table.select(["model", "rack"]).take(pa.array(first)).to_pylist()
     sources = tuple(
-        Series(nodes[pair // len(gpus)], gpus[pair % len(gpus)], str(row["model"]), str(row["rack"] or ""))
-        for pair, row in zip(pairs.tolist(), described, strict=True)
+        Series(nodes[pair // len(gpus)], gpus[pair % len(gpus)], models[model[row]], (*racks, "")[rack[row]])
+        for pair, row in zip(pairs.tolist(), first.tolist(), strict=True)
     )
-    micros = table["timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    micros = _microseconds(path, table)
     _check_time(path, micros, series, sources)
     job, jobs = _codes(path, table, "job", nullable=True)
-    values = np.stack([table[name].cast(pa.float32()).to_numpy() for name in signals])
+    values = np.stack([table[name].cast(pa.float32(), safe=False).to_numpy() for name in signals])
+    if np.isinf(values).any():
+        column, row = (int(each[0]) for each in np.nonzero(np.isinf(values)))
+        held = table[signals[column]][row]
+        raise RecordingError(f"{path}: column {signals[column]!r} holds {held} in row {row}, no value of a signal")
     order = np.argsort(micros, kind="stable")
     return Recording(micros[order], sources, series[order], jobs, job[order], signals, values[:, order])
 
@@ -93,7 +101,8 @@ def _table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise RecordingError(f"{path} is not a readable Parquet file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise RecordingError(f"{path} is not a readable Parquet file: {reason}") from error
     missing = [name for name in LABELS if name not in table.column_names]
     if missing:
         raise RecordingError(f"{path} lacks the column {missing[0]!r}; it has {', '.join(table.column_names)}")
@@ -105,6 +114,15 @@ def _table(path: Path) -> pa.Table:
             row = int(pc.index(pc.is_null(table[name]), True).as_py())
             raise RecordingError(f"{path}: column {name!r} is null in row {row}")
     return table
+
+
+def _microseconds(path: Path, table: pa.Table) -> NDArray[np.int64]:
+    try:
+        micros = table["timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    except pa.ArrowException as error:
+        raise RecordingError(f"{path}: column 'timestamp' holds no whole microseconds: {error}") from error
+    result: NDArray[np.int64] = micros.to_numpy()
+    return result
 
 
 def _signals(path: Path, schema: pa.Schema) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -48,9 +47,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(512)
         return listener
-    except OSError as error:
+    except (OSError, TypeError) as error:  # the latter for what cannot be a name
         listener.close()
-        reason = os.strerror(error.errno) if error.errno else error
+        reason = error.strerror if isinstance(error, OSError) else error
         raise AddressError(f"cannot listen on {host}:{port}: {reason}") from error
 
 

@@ -103,7 +103,20 @@ def test_recording_and_a_bad_file(tmp_path: Path) -> None:
     assert errors.startswith(f"Error: {out / 'truth.parquet'} lacks the column 'timestamp'")
 
 
-def test_a_wrong_value_is_named(tmp_path: Path) -> None:
-    code, errors = outcome("synthetic", "--nodes", "0", home=tmp_path)
-    assert code == 2
-    assert "'--nodes': 0 is not in the range" in errors
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("synthetic --nodes 0", "'--nodes': 0 is not in the range"),
+        ("synthetic --speed nan --port 0", "'--speed': nan is not a finite number"),
+        (f"synthetic --host {'ü' * 70} --port 0 --nodes 1", ":0: encoding of hostname failed"),
+        ("record --hours inf --out x", "'--hours': inf is not a finite number"),
+        ("record --hours 0.01 --step 60 --out x", "0.01 h is shorter than its step of 60 s"),
+        ("record --start 9999-12-31T23:00:00 --out x", "do not end before the year 10000"),
+        ("record --kind gremlins --out x", "'gremlins' is not one of"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, arguments: str, said: str) -> None:
+    code, errors = outcome(*arguments.split(), home=tmp_path)
+    assert code in (1, 2)
+    assert said in errors
+    assert "Traceback" not in errors

@@ -89,6 +89,12 @@ TIMES = [0, 0, 2, 1, 1, 2]
         ({"timestamp": pa.array([0] * 6, pa.timestamp("us"))}, r"'timestamp' is timestamp\[us\], not"),
         ({"node": pa.array(["a", "a", None, "a", "a", "a"])}, "'node' is null in row 2"),
         ({"gpu": pa.array(["0", "x"] * 3)}, "'gpu' holds 'x'"),
+        ({"gpu": pa.array(["9" * 5000, "1"] * 3)}, "'gpu' holds '999"),
+        ({"node": pa.array([""] * 6)}, "'node' holds ''"),
+        ({"model": pa.array([{"a": 1}] * 6)}, "'model' is struct<a: int64>, not text"),
+        ({"timestamp": pa.array([1, 2, 3, 4, 5, 6], pa.timestamp("ns", "UTC"))}, "no whole microseconds"),
+        ({"power_watts": pa.array([1, 2, float("inf"), 4, 5, 6])}, "'power_watts' holds inf in row 2"),
+        ({"power_watts": pa.array([1, 2, 3, -1e300, 5, 6])}, r"'power_watts' holds -1e\+300 in row 3"),
         ({"comment": pa.array(["hot"] * 6)}, "'comment' is string, not a number"),
         ({"temperature_celsius": None, "power_watts": None}, "no signal column"),
         (
@@ -102,6 +108,13 @@ def test_what_is_malformed_is_named(tmp_path: Path, changed: dict[str, pa.Array]
     with pytest.raises(RecordingError, match=said) as caught:
         recording.read(path)
     assert str(path) in str(caught.value)
+
+
+def test_counters_of_any_width_are_read(tmp_path: Path) -> None:
+    made = table(ecc_corrected_total=pa.array([2**24 + 1] * 6, pa.int64()), rack=pa.array([None] * 6, pa.string()))
+    read = recording.read(written(tmp_path, made))
+    assert read.values[2].tolist() == [2**24] * 6
+    assert {each.rack for each in read.sources} == {""}
 
 
 def test_no_rows_is_no_recording(tmp_path: Path) -> None:

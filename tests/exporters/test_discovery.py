@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from exporters.synthetic.fleet import build
 from exporters.synthetic.source import SyntheticSource
@@ -33,6 +34,7 @@ def temperatures(url: str) -> Callable[[], dict[str, int]]:
     return ask
 
 
+@pytest.mark.slow
 def test_nodes_appear_in_prometheus_and_vanish_without_a_restart(
     serving: Serving, bearer: dict[str, str], tmp_path: Path
 ) -> None:

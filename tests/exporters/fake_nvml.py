@@ -93,8 +93,9 @@ class FakeNvml:
 
     def _gpu(self, handle: Any, call: str) -> FakeGpu:
         gpu = self.gpus[((_pointer(handle)) - 0x1000) // 0x100]
-        if gpu.hang:
-            time.sleep(gpu.hang)
+        end = time.monotonic() + gpu.hang
+        while gpu.hang and time.monotonic() < end:  # until the test lets go of it
+            time.sleep(0.02)
         if gpu.lost:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
         if call in gpu.unsupported:

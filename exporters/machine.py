@@ -123,6 +123,7 @@ class MachineSource:
             before = self._xids.get((gpu, code))
             self._xids[gpu, code] = Seen(1 + (before.count if before else 0), now)
             self._last_xid[gpu] = code
+            self._heard.add(gpu)
         log.warning("XID", gpu=gpu, xid=code, source=source)
 
     def look(self, device: Device) -> None:

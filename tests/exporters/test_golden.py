@@ -10,11 +10,15 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporters import dcgm, exposition
+from exporters.discovery import Place
+from exporters.machine import MachineSource, Options
 from exporters.nvml import Nvml
+from exporters.replay import ReplaySource
 from exporters.synthetic.fleet import build
 from exporters.synthetic.models import MODELS
 from exporters.synthetic.source import SyntheticSource
 from tests.exporters.fake_nvml import TREES, FakeGpu, FakeNvml
+from tests.exporters.test_replay import recorded
 from tests.prometheus.servers import program
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -65,9 +69,30 @@ def synthetic(model: str, names: dcgm.Names) -> str:
     return SyntheticSource(fleet, names=names).page("node-01")
 
 
+def machine(card: str, names: dcgm.Names) -> str:
+    """The whole page, with jobs, XIDs, processes and what the exporter says of itself."""
+    processes = [{"pid": 1, "usedGpuMemory": 1 << 30}]
+    gpus = [
+        FakeGpu("GPU-a", card, calls={"nvmlDeviceGetComputeRunningProcesses_v3": processes}),
+        FakeGpu("GPU-b", card),
+    ]
+    library = FakeNvml(*gpus)
+    nvml = Nvml(library)
+    source = MachineSource(nvml, Place("node-01"), 60.0, Options(names, processes=True, kernel_log=None))
+    library.gpus[1].lost = True
+    for device in [*nvml.devices, *nvml.devices]:
+        source.look(device)
+    source.record_xid("nvml", 0, 63, 1.5)
+    page = source.page("node-01")
+    assert 'stethos_gpu_xid_errors_total{gpu="0",UUID="GPU-a",xid="63"} 1' in page
+    return page
+
+
 @pytest.fixture(scope="module", params=dcgm.NAMES)
 def pages(request: pytest.FixtureRequest) -> list[str]:
-    return [exposed(card, request.param) for card in CARDS] + [synthetic(model, request.param) for model in MODELS]
+    played = ReplaySource(recorded(), names=request.param).page("node-01")
+    whole = [machine(card, request.param) for card in CARDS] + [synthetic(model, request.param) for model in MODELS]
+    return [*whole, played]
 
 
 def test_promtool_can_read_every_page(pages: list[str]) -> None:

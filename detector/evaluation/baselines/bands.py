@@ -7,7 +7,8 @@ import numpy as np
 from detector.evaluation.baselines.series import Series
 from detector.telemetry import Floats
 
-# What operators alert on, signal → (limit, sign). Limits are those of common public alert rules for DCGM's fields.
+# What operators alert on, signal → (limit, 1 where more is bad and -1 where less is). Limits are those of common public
+# alert rules for DCGM's fields.
 _LIMITS = {
     "temperature_celsius": (85.0, 1),
     "memory_temperature_celsius": (95.0, 1),
@@ -17,6 +18,9 @@ _LIMITS = {
     "ecc_corrected_total": (10.0, 1),
     "ecc_uncorrected_total": (0.5, 1),
     "pcie_replay_total": (10.0, 1),
+    "nvlink_errors_total": (10.0, 1),
+    "row_remap_pending": (0.5, 1),
+    "pcie_width_ratio": (0.99, -1),
     "power_watts": (700.0, 1),
 }
 _SIGMAS = 4.0  # the limit of a signal that no rule names, in standard deviations of the training part
@@ -49,7 +53,9 @@ class Thresholds:
         for column, name in enumerate(series.names):
             if name in _LIMITS:
                 limit, sign = _LIMITS[name]
-                parts[..., column] = np.nan_to_num(sign * raw[..., column] / limit, nan=0.0)
+                readings = raw[..., column]
+                beyond = readings / limit if sign > 0 else limit / np.maximum(readings, 1e-3)
+                parts[..., column] = np.nan_to_num(beyond, nan=0.0)
         worst: Floats = parts.max(axis=2, keepdims=True)  # any limit passed is an alert
         return worst
 

@@ -214,7 +214,7 @@ def _tail_quantiles(maxima: Floats, chance: float, censored: float = 0.0) -> NDA
         tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
     else:
         tail = tail_fit(values, start, lightest=0.0, heaviest=_HEAVIEST)
-    depth = tail_quantile(tail, chance)
+    depth = tail_quantile(tail, min(chance, _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = start + depth * (1 + _SURE / np.sqrt(tail.count))
     return np.where(np.isnan(depth) | (chance >= _TAIL), plain, sure)

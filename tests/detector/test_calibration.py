@@ -111,3 +111,11 @@ def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame()
     name, share = verdict.contributions[0]
     assert name == "a"
     assert share == pytest.approx(1.0)
+
+
+def test_a_budget_of_more_than_one_alarm_a_block_is_the_loosest_there_is() -> None:
+    noise = np.random.default_rng(6).standard_normal((1, 20, 20 * BLOCK)).astype(np.float32)
+    maxima = block_maxima(evidence(3 * noise, [BOTH]))
+    loose, looser = (calibrate(maxima, [BOTH], each) for each in (1.0, 3.1))
+    np.testing.assert_array_equal(loose.values, looser.values)
+    assert (looser.values <= calibrate(maxima, [BOTH], 0.01).values).all()

@@ -51,7 +51,8 @@ class Scaling:
             ]
             together = np.concatenate(parts, axis=1)
             known = (~np.isnan(together)).any(axis=1)
-            found[number, known] = np.nanmedian(together[known], axis=1)
+            if known.any():
+                found[number, known] = np.nanmedian(together[known], axis=1)
         return replace(self, idle=found)
 
     def apply(self, values: Floats, model: NDArray[np.int64]) -> Floats:

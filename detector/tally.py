@@ -69,7 +69,8 @@ class Drift:
         self._steps += 1
         middle = np.full((len(residuals), 1), np.nan, np.float32)
         known = ~np.isnan(residuals).all(axis=1)
-        middle[known, 0] = np.nanmedian(residuals[known], axis=1)
+        if known.any():
+            middle[known, 0] = np.nanmedian(residuals[known], axis=1)
         _, self._leaning = change_scan(middle, drift=_LEANING, bound=_STEP, standing=self._leaning)
 
     def ratios(self) -> dict[str, float]:

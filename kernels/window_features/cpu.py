@@ -38,7 +38,7 @@ def _add_up(
         present += 1.0 if value == value else 0.0
         counts = abs(value) < np.inf
         distance = value - shift if counts else 0.0
-        at = time + np.float64(index - begin) if counts else 0.0
+        at = time + np.float64(np.int32(index - begin)) if counts else 0.0
         count += 1.0 if counts else 0.0
         total += distance
         squares += distance * distance
@@ -49,18 +49,20 @@ def _add_up(
 
 
 @njit(cache=True, nogil=True)
+def _known(value: float, instead: float) -> float:
+    """The value, unless it is NaN."""
+    return value if value == value else instead
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _extremes(samples: Floats) -> tuple[float, float]:
     """The least and the largest sample; infinity and minus infinity where there is none."""
-    first = 0
-    while first < samples.size and np.isnan(samples[first]):
-        first += 1
-    if first == samples.size:
-        return np.inf, -np.inf
-    low = high = samples[first]
-    for index in range(first + 1, samples.size):
-        value = samples[index]
-        low = value if value < low else low
-        high = value if value > high else high
+    none = samples.dtype.type(np.inf)
+    low, high = none, -none
+    for index in range(samples.size):
+        least, largest = _known(samples[index], none), _known(samples[index], -none)
+        low = least if least < low else low
+        high = largest if largest > high else high
     return np.float64(low), np.float64(high)
 
 
@@ -234,24 +236,25 @@ def _run(values: Floats, row: int, window: int, minimum: int, new: int, before: 
         sums[SHIFT], sums[NEXT], sums[LAST_AT] = shift, 0.0, 0.0
 
 
+@njit(cache=True, nogil=True)
+def _rows(values: Floats, window: int, minimum: int, out: Arrays, first: int, end: int) -> None:
+    """The series first to end."""
+    steps, newest = values.shape[1], out[0].shape[1]
+    sums, before = np.empty(14), np.empty((min(window, steps), 14))
+    for row in range(first, end):
+        if newest == 1:
+            add_up(sums, values[row, max(0, steps - window) :], 0, window)
+            _put(features(sums, window, minimum), out, row, 0)
+            continue
+        for place in range(0, newest, window):
+            _run(values, row, window, minimum, place, before, sums, out)
+
+
 @njit(cache=True, nogil=True, parallel=True)
-def _fill(
-    values: Floats,
-    window: int,
-    minimum: int,
-    out: Arrays,
-) -> None:
-    series, steps = values.shape
-    newest = out[0].shape[1]
+def _fill(values: Floats, window: int, minimum: int, out: Arrays) -> None:
+    series = values.shape[0]
     for work in prange((series + ROWS - 1) // ROWS):
-        sums, before = np.empty(14), np.empty((min(window, steps), 14))
-        for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
-            if newest == 1:
-                add_up(sums, values[row, max(0, steps - window) :], 0, window)
-                _put(features(sums, window, minimum), out, row, 0)
-                continue
-            for place in range(0, newest, window):
-                _run(values, row, window, minimum, place, before, sums, out)
+        _rows(values, window, minimum, out, work * ROWS, min(series, (work + 1) * ROWS))
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -285,7 +288,11 @@ def _step(
 def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
     series, newest = out.mean.shape
-    with cores(1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD):
+    threads = 1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD
+    if threads == 1:
+        _rows(values, window, minimum, each(out), 0, series)
+        return
+    with cores(threads):
         _fill(values, window, minimum, each(out))
 
 

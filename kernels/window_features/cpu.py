@@ -263,18 +263,14 @@ def _begin(samples: Floats, sums: Sums) -> None:
         add_up(sums[row], samples[row], 0, samples.shape[1])
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _step(
-    samples: Floats,
-    sums: Sums,
-    oldest: int,
-    newest: Floats,
-    minimum: int,
-    out: Arrays,
+@njit(cache=True, nogil=True)
+def _slide_rows(
+    samples: Floats, sums: Sums, oldest: int, newest: Floats, minimum: int, out: Arrays, first: int, end: int
 ) -> None:
+    """One step further for the series first to end."""
     window = samples.shape[1]
     after = (oldest + 1) % window
-    for row in prange(samples.shape[0]):
+    for row in range(first, end):
         taken = slide(sums[row], np.float64(samples[row, oldest]), np.float64(newest[row]), window)
         samples[row, oldest] = newest[row]
         # Each step adds up some of the series anew, so that no step has to do it for all.
@@ -283,6 +279,13 @@ def _step(
         elif taken:
             sums[row, LOW], sums[row, HIGH] = _extremes(samples[row])
         _put(features(sums[row], window, minimum), out, row, 0)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _step(samples: Floats, sums: Sums, oldest: int, newest: Floats, minimum: int, out: Arrays) -> None:
+    series = samples.shape[0]
+    for work in prange((series + ROWS - 1) // ROWS):
+        _slide_rows(samples, sums, oldest, newest, minimum, out, work * ROWS, min(series, (work + 1) * ROWS))
 
 
 def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
@@ -304,7 +307,11 @@ def begin(ring: Ring) -> None:
 
 def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
     """Move the ring on and compute into `out`, [series, 1]."""
-    with cores(1 + 16 * newest.size // SAMPLES_PER_THREAD):
+    threads = 1 + 16 * newest.size // SAMPLES_PER_THREAD
+    if threads == 1:
+        _slide_rows(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out), 0, len(newest))
+        return
+    with cores(threads):
         _step(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out))
 
 

@@ -16,6 +16,7 @@ from kernels.cores import cores
 from kernels.window_features.arrays import Features, Ring
 
 Sums = NDArray[np.float64]
+Real = float | np.float32 | np.float64
 Seven = tuple[float, float, float, float, float, float, float]  # in the order of `Features`
 Arrays = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]
 
@@ -49,7 +50,7 @@ def _add_up(
 
 
 @njit(cache=True, nogil=True)
-def _known(value: float, instead: float) -> float:
+def _known(value: Real, instead: Real) -> Real:
     """The value, unless it is NaN."""
     return value if value == value else instead
 
@@ -58,7 +59,8 @@ def _known(value: float, instead: float) -> float:
 def _extremes(samples: Floats) -> tuple[float, float]:
     """The least and the largest sample; infinity and minus infinity where there is none."""
     none = samples.dtype.type(np.inf)
-    low, high = none, -none
+    low: Real = none
+    high: Real = -none
     for index in range(samples.size):
         least, largest = _known(samples[index], none), _known(samples[index], -none)
         low = least if least < low else low

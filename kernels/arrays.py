@@ -2,15 +2,25 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 # NumPy's types stand for CuPy's too, whose arrays answer the same calls.
 Floats = NDArray[np.float32 | np.float64]
 Integers = NDArray[np.int32 | np.int64]
+
+# A dtype compares with a type ten times as slowly as with a dtype.
+FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+INTEGERS = np.dtype(np.int32), np.dtype(np.int64)
 
 
 def module_of(array: object, name: str = "values") -> ModuleType:
@@ -23,6 +33,7 @@ def module_of(array: object, name: str = "values") -> ModuleType:
     raise TypeError(f"{name} must be a NumPy or a CuPy array, got {type(array).__name__}")
 
 
+@cache
 def version(op: str, module: ModuleType) -> ModuleType:
     """The op's version for NumPy's or CuPy's arrays.
 
@@ -32,7 +43,7 @@ def version(op: str, module: ModuleType) -> ModuleType:
 
 
 def check_floats(values: Floats, name: str = "values") -> None:
-    if values.dtype not in (np.float32, np.float64):
+    if values.dtype not in FLOATS:
         raise TypeError(f"{name} must be float32 or float64, got {values.dtype}")
 
 
@@ -47,10 +58,13 @@ def check_positive(number: int, name: str, unit: str) -> None:
         raise ValueError(f"{name} must be at least 1 {unit}, got {number}")
 
 
-def check_results(results: Iterable[tuple[str, Floats]], shape: tuple[int, ...], values: Floats) -> None:
-    """Arrays to write into are like the values in all but their shape."""
-    for name, array in results:
+def check_results(out: "DataclassInstance", shapes: Iterable[tuple[int, ...]], values: Floats) -> None:
+    """Arrays to write into, one per shape, are like the values in all but their shape."""
+    for field, shape in zip(fields(out), shapes, strict=False):
+        array = getattr(out, field.name)
         if type(array) is not type(values):
-            raise TypeError(f"{name} must lie where values lie, got {type(array).__name__}")
+            raise TypeError(f"out.{field.name} must lie where values lie, got {type(array).__name__}")
         if array.dtype != values.dtype or array.shape != shape or not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be C-contiguous {values.dtype} {shape}, got {array.dtype} {array.shape}")
+            raise ValueError(
+                f"out.{field.name} must be C-contiguous {values.dtype} {shape}, got {array.dtype} {array.shape}"
+            )

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.arrays import Floats, Integers, module_of, version
+from kernels.arrays import Floats, Integers, check_results, module_of, version
 from kernels.group_deviation import arrays
 from kernels.group_deviation.arrays import Deviation
 
@@ -55,14 +55,14 @@ def peer_deviation(
     if out is None:
         out = Deviation(*(module.empty(shape, dtype=values.dtype) for shape in expected))
     else:
-        arrays.check_out(out, expected, values)
+        check_results(out, expected, values)
 
     signals, gpus, *steps = values.shape
     if values.size:
         version("group_deviation", module).fill(
             values.reshape(signals, gpus, steps[0] if steps else 1),
             members,
-            offsets.astype(np.int64),
+            offsets.astype(np.int64, copy=False),
             floors,
             minimum,
             out,

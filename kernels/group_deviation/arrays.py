@@ -1,11 +1,11 @@
 """The arrays that go in and come out: their shapes, and a clear error where one does not fit."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.arrays import Floats, Integers, check_floats
+from kernels.arrays import INTEGERS, Floats, Integers, check_floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +37,9 @@ def check_values(values: Floats) -> None:
 
 
 def check_groups(members: Integers, offsets: Integers, gpus: int) -> None:
-    if members.dtype != np.int32 or members.ndim != 1:
+    if members.dtype != INTEGERS[0] or members.ndim != 1:
         raise TypeError(f"members must be int32 [memberships], got {members.dtype} of shape {members.shape}")
-    if offsets.dtype not in (np.int32, np.int64) or offsets.ndim != 1:
+    if offsets.dtype not in INTEGERS or offsets.ndim != 1:
         raise TypeError(f"offsets must be int32 or int64 [groups + 1], got {offsets.dtype} of shape {offsets.shape}")
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != members.size:
         ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
@@ -60,8 +60,8 @@ def floors(floor: float | NDArray[np.float64], signals: int) -> NDArray[np.float
         raise ValueError(f"floor must be one number or one per signal [{signals}], got shape {np.shape(floor)}")
     spread = np.empty(signals)
     spread[:] = floor
-    wrong = ~((spread >= 0) & (spread < np.inf))
-    if wrong.any():
+    if signals and not (spread.min() >= 0 and spread.max() < np.inf):
+        wrong = ~((spread >= 0) & (spread < np.inf))
         raise ValueError(f"floor must be finite and not negative, got {spread[wrong][0]}")
     return spread
 
@@ -69,14 +69,3 @@ def floors(floor: float | NDArray[np.float64], signals: int) -> NDArray[np.float
 def check_minimum(minimum: int) -> None:
     if minimum < 1:
         raise ValueError(f"minimum must be at least 1 member, got {minimum}")
-
-
-def check_out(out: Deviation, expected: tuple[tuple[int, ...], ...], values: Floats) -> None:
-    for field, shape in zip(fields(out), expected, strict=True):
-        array = getattr(out, field.name)
-        if type(array) is not type(values):
-            raise TypeError(f"out.{field.name} must lie where values lie, got {type(array).__name__}")
-        if array.dtype != values.dtype or array.shape != shape or not array.flags.c_contiguous:
-            raise ValueError(
-                f"out.{field.name} must be C-contiguous {values.dtype} {shape}, got {array.dtype} {array.shape}"
-            )

@@ -91,8 +91,8 @@ def sort_columns(rows: Floats) -> None:
         block //= 2
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _fill(
+@njit(cache=True, nogil=True)
+def _columns(
     values: Floats,
     shape: tuple[int, int, int],
     members: Integers,
@@ -102,11 +102,14 @@ def _fill(
     median: Floats,
     mad: Floats,
     deviation: Floats,
+    first: int,
+    end: int,
 ) -> None:
+    """The columns of each group in blocks of lanes, of the blocks first to end."""
     signals, gpus, steps = shape
     groups = offsets.size - 1
     lanes = signals * steps
-    for work in prange(groups * ((lanes + LANES - 1) // LANES)):
+    for work in range(first, end):
         group = work % groups
         start, end = offsets[group], offsets[group + 1]
         begin = work // groups * LANES
@@ -145,6 +148,23 @@ def _fill(
                 deviation[origin[2, lane] + slot * steps] = in_spreads(difference, scales[lane])
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def _fill(
+    values: Floats,
+    shape: tuple[int, int, int],
+    members: Integers,
+    offsets: Integers,
+    floors: NDArray[np.float64],
+    minimum: int,
+    median: Floats,
+    mad: Floats,
+    deviation: Floats,
+    blocks: int,
+) -> None:
+    for work in prange(blocks):
+        _columns(values, shape, members, offsets, floors, minimum, median, mad, deviation, work, work + 1)
+
+
 def fill(
     values: Floats,
     members: Integers,
@@ -154,15 +174,13 @@ def fill(
     out: Deviation,
 ) -> None:
     """Compute into `out`; the arguments are checked, values are 3-D and the floors one per signal."""
-    with cores(1 + out.deviation.size // READINGS_PER_THREAD):
-        _fill(
-            values.reshape(-1),
-            values.shape,
-            members,
-            offsets,
-            floors,
-            minimum,
-            out.median.reshape(-1),
-            out.mad.reshape(-1),
-            out.deviation.reshape(-1),
-        )
+    signals, _, steps = values.shape
+    blocks = (offsets.size - 1) * ((signals * steps + LANES - 1) // LANES)
+    flat = values.reshape(-1), values.shape, members, offsets, floors, minimum
+    results = out.median.reshape(-1), out.mad.reshape(-1), out.deviation.reshape(-1)
+    threads = 1 + out.deviation.size // READINGS_PER_THREAD
+    if threads == 1:
+        _columns(*flat, *results, 0, blocks)
+        return
+    with cores(threads):
+        _fill(*flat, *results, blocks)

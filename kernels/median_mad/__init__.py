@@ -58,7 +58,7 @@ def median_mad(
     if out is None:
         out = History(*module.empty((3, *shape), dtype=values.dtype))
     else:
-        check_results(((f"out.{field.name}", getattr(out, field.name)) for field in fields(out)), shape, values)
+        check_results(out, 3 * (shape,), values)
     if out.median.size:
         series = values.reshape(-1, values.shape[-1])
         flat = History(*(getattr(out, field.name).reshape(-1, newest) for field in fields(out)))
@@ -69,10 +69,12 @@ def median_mad(
 def _floors(floor: float | NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The floor of every series."""
     given = np.asarray(floor, dtype=np.float64)
-    wrong = ~((given >= 0) & (given < np.inf))
-    if wrong.any():
+    if given.size and not (given.min() >= 0 and given.max() < np.inf):
+        wrong = ~((given >= 0) & (given < np.inf))
         raise ValueError(f"floor must be finite and not negative, got {given[wrong].flat[0]}")
+    floors = np.empty(shape)
     try:
-        return np.broadcast_to(given, shape).ravel()
+        floors[...] = given
     except ValueError as error:
         raise ValueError(f"floor must broadcast to {shape}, got shape {given.shape}") from error
+    return floors.ravel()

@@ -45,8 +45,8 @@ def distance_from(low: int, column: Floats, count: int, centre: float) -> tuple[
     return low, 0.5 * distance + 0.5 * beside
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _fill(
+@njit(cache=True, nogil=True)
+def _runs(
     values: Floats,
     window: int,
     floors: NDArray[np.float64],
@@ -54,11 +54,14 @@ def _fill(
     median: Floats,
     mad: Floats,
     deviation: Floats,
+    first_run: int,
+    end_run: int,
 ) -> None:
+    """Of all series' runs, lanes side by side, the first to the end one."""
     series, steps = values.shape
     newest = median.shape[1]
     runs = (newest + RUN - 1) // RUN
-    for work in prange((series + LANES - 1) // LANES * runs):
+    for work in range(first_run, end_run):
         top = work // runs * LANES
         width = min(LANES, series - top)
         start = work % runs * RUN
@@ -97,7 +100,29 @@ def _fill(
                 deviation[top + lane, place] = in_spreads(values[top + lane, index] - centre, scale)
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def _fill(
+    values: Floats,
+    window: int,
+    floors: NDArray[np.float64],
+    minimum: int,
+    median: Floats,
+    mad: Floats,
+    deviation: Floats,
+    blocks: int,
+) -> None:
+    for work in prange(blocks):
+        _runs(values, window, floors, minimum, median, mad, deviation, work, work + 1)
+
+
 def fill(values: Floats, window: int, floors: NDArray[np.float64], minimum: int, out: History) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
-    with cores(1 + window * out.median.size // SAMPLES_PER_THREAD):
-        _fill(values, window, floors, minimum, out.median, out.mad, out.deviation)
+    series, newest = out.median.shape
+    blocks = (series + LANES - 1) // LANES * ((newest + RUN - 1) // RUN)
+    arguments = values, window, floors, minimum, out.median, out.mad, out.deviation
+    threads = 1 + window * out.median.size // SAMPLES_PER_THREAD
+    if threads == 1:
+        _runs(*arguments, 0, blocks)
+        return
+    with cores(threads):
+        _fill(*arguments, blocks)

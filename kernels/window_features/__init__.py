@@ -47,7 +47,7 @@ def window_features(
     if out is None:
         out = Features(*module.empty((7, *shape), dtype=values.dtype))
     else:
-        check_results(((f"out.{field.name}", getattr(out, field.name)) for field in fields(out)), shape, values)
+        check_results(out, 7 * (shape,), values)
     if out.mean.size:
         series = values.reshape(-1, values.shape[-1])
         version("window_features", module).fill(series, window, minimum, _flat(out, newest))
@@ -90,7 +90,7 @@ def window_step(ring: Ring, newest: Floats, *, minimum: int = 1, out: Features |
     if out is None:
         out = Features(*module.empty((7, *series), dtype=newest.dtype))
     else:
-        check_results(((f"out.{field.name}", getattr(out, field.name)) for field in fields(out)), series, newest)
+        check_results(out, 7 * (series,), newest)
     if newest.size:
         version("window_features", module).step(ring, newest, minimum, _flat(out, 1))
     return out, replace(ring, oldest=(ring.oldest + 1) % ring.window)

@@ -16,6 +16,7 @@ from kernels.cores import cores
 from kernels.window_features.arrays import Features, Ring
 
 Sums = NDArray[np.float64]
+Real = float | np.float32 | np.float64
 Seven = tuple[float, float, float, float, float, float, float]  # in the order of `Features`
 Arrays = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]
 
@@ -38,7 +39,7 @@ def _add_up(
         present += 1.0 if value == value else 0.0
         counts = abs(value) < np.inf
         distance = value - shift if counts else 0.0
-        at = time + np.float64(index - begin) if counts else 0.0
+        at = time + np.float64(np.int32(index - begin)) if counts else 0.0
         count += 1.0 if counts else 0.0
         total += distance
         squares += distance * distance
@@ -49,18 +50,21 @@ def _add_up(
 
 
 @njit(cache=True, nogil=True)
+def _known(value: Real, instead: Real) -> Real:
+    """The value, unless it is NaN."""
+    return value if value == value else instead
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _extremes(samples: Floats) -> tuple[float, float]:
     """The least and the largest sample; infinity and minus infinity where there is none."""
-    first = 0
-    while first < samples.size and np.isnan(samples[first]):
-        first += 1
-    if first == samples.size:
-        return np.inf, -np.inf
-    low = high = samples[first]
-    for index in range(first + 1, samples.size):
-        value = samples[index]
-        low = value if value < low else low
-        high = value if value > high else high
+    none = samples.dtype.type(np.inf)
+    low: Real = none
+    high: Real = -none
+    for index in range(samples.size):
+        least, largest = _known(samples[index], none), _known(samples[index], -none)
+        low = least if least < low else low
+        high = largest if largest > high else high
     return np.float64(low), np.float64(high)
 
 
@@ -234,24 +238,25 @@ def _run(values: Floats, row: int, window: int, minimum: int, new: int, before: 
         sums[SHIFT], sums[NEXT], sums[LAST_AT] = shift, 0.0, 0.0
 
 
+@njit(cache=True, nogil=True)
+def _rows(values: Floats, window: int, minimum: int, out: Arrays, first: int, end: int) -> None:
+    """The series first to end."""
+    steps, newest = values.shape[1], out[0].shape[1]
+    sums, before = np.empty(14), np.empty((min(window, steps), 14))
+    for row in range(first, end):
+        if newest == 1:
+            add_up(sums, values[row, max(0, steps - window) :], 0, window)
+            _put(features(sums, window, minimum), out, row, 0)
+            continue
+        for place in range(0, newest, window):
+            _run(values, row, window, minimum, place, before, sums, out)
+
+
 @njit(cache=True, nogil=True, parallel=True)
-def _fill(
-    values: Floats,
-    window: int,
-    minimum: int,
-    out: Arrays,
-) -> None:
-    series, steps = values.shape
-    newest = out[0].shape[1]
+def _fill(values: Floats, window: int, minimum: int, out: Arrays) -> None:
+    series = values.shape[0]
     for work in prange((series + ROWS - 1) // ROWS):
-        sums, before = np.empty(14), np.empty((min(window, steps), 14))
-        for row in range(work * ROWS, min(series, (work + 1) * ROWS)):
-            if newest == 1:
-                add_up(sums, values[row, max(0, steps - window) :], 0, window)
-                _put(features(sums, window, minimum), out, row, 0)
-                continue
-            for place in range(0, newest, window):
-                _run(values, row, window, minimum, place, before, sums, out)
+        _rows(values, window, minimum, out, work * ROWS, min(series, (work + 1) * ROWS))
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -260,18 +265,14 @@ def _begin(samples: Floats, sums: Sums) -> None:
         add_up(sums[row], samples[row], 0, samples.shape[1])
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _step(
-    samples: Floats,
-    sums: Sums,
-    oldest: int,
-    newest: Floats,
-    minimum: int,
-    out: Arrays,
+@njit(cache=True, nogil=True)
+def _slide_rows(
+    samples: Floats, sums: Sums, oldest: int, newest: Floats, minimum: int, out: Arrays, first: int, end: int
 ) -> None:
+    """One step further for the series first to end."""
     window = samples.shape[1]
     after = (oldest + 1) % window
-    for row in prange(samples.shape[0]):
+    for row in range(first, end):
         taken = slide(sums[row], np.float64(samples[row, oldest]), np.float64(newest[row]), window)
         samples[row, oldest] = newest[row]
         # Each step adds up some of the series anew, so that no step has to do it for all.
@@ -282,10 +283,21 @@ def _step(
         _put(features(sums[row], window, minimum), out, row, 0)
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def _step(samples: Floats, sums: Sums, oldest: int, newest: Floats, minimum: int, out: Arrays) -> None:
+    series = samples.shape[0]
+    for work in prange((series + ROWS - 1) // ROWS):
+        _slide_rows(samples, sums, oldest, newest, minimum, out, work * ROWS, min(series, (work + 1) * ROWS))
+
+
 def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
     series, newest = out.mean.shape
-    with cores(1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD):
+    threads = 1 + series * (min(window, values.shape[1]) + 8 * newest) // SAMPLES_PER_THREAD
+    if threads == 1:
+        _rows(values, window, minimum, each(out), 0, series)
+        return
+    with cores(threads):
         _fill(values, window, minimum, each(out))
 
 
@@ -297,7 +309,11 @@ def begin(ring: Ring) -> None:
 
 def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
     """Move the ring on and compute into `out`, [series, 1]."""
-    with cores(1 + 16 * newest.size // SAMPLES_PER_THREAD):
+    threads = 1 + 16 * newest.size // SAMPLES_PER_THREAD
+    if threads == 1:
+        _slide_rows(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out), 0, len(newest))
+        return
+    with cores(threads):
         _step(ring.samples, ring.sums, ring.oldest, newest, minimum, each(out))
 
 

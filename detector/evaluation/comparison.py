@@ -11,7 +11,7 @@ import numpy as np
 
 from detector import recording
 from detector.calibration import BLOCK
-from detector.evaluation import contamination, datasets, measures
+from detector.evaluation import contamination, datasets, measures, rules
 from detector.evaluation.case import Case, build
 from detector.evaluation.datasets import DatasetError, Synthetic
 from detector.evaluation.events import bin_maxima
@@ -122,7 +122,7 @@ def _quiet(plan: Plan, seed: int, signals: Signals, judge: Judge, found: list[Un
     gpus = plan.shape.nodes * plan.shape.gpus_per_node
     shape = replace(plan.shape, faults=0, hours=math.ceil(plan.quiet_gpu_hours / len(plan.seeds) / gpus))
     folder = datasets.record(shape, seed, plan.folder / f"quiet-{seed}")
-    telemetry = recording.read(folder / "recording.parquet", signals)
+    telemetry = datasets.without(recording.read(folder / "recording.parquet", signals), frozenset({rules.PENDING}))
     nothing = np.zeros((len(telemetry.gpus), len(telemetry.timestamps) - LENGTH), np.bool_)
     case = build("quiet", telemetry, LENGTH, [], BLOCK, nothing, fleet=True)
     outcome = scored(case, judge, 0.0)

@@ -64,7 +64,9 @@ def fleet(folder: Path, signals: Signals, name: str) -> Case:
     split = int(len(everything.timestamps) * _TRAINED)
     rows = truth.read(folder / "truth.parquet")
     alarms = rules.alarms(everything)[:, split:]
-    return build(name, without(everything, signals.ignore), split, rows, _FLEET_BUFFER, alarms, fleet=True)
+    # A pending remap outlives its fault until somebody resets the GPU. It is a fact that the rules tell, not a finding.
+    judged = without(everything, signals.ignore | {rules.PENDING})
+    return build(name, judged, split, rows, _FLEET_BUFFER, alarms, fleet=True)
 
 
 def without(telemetry: Telemetry, ignored: frozenset[str]) -> Telemetry:

@@ -12,20 +12,25 @@ _FATAL = (46, 48, 62, 64, 74, 79, 95, 109, 110, 119, 120, 140, 143, 158, 167, 16
 _PATIENCE_SECONDS = 15.0
 _ECC_SECONDS = 600.0
 _REMEMBERED_SECONDS = 1800.0
+PENDING = "row_remap_pending"
 
 
 def alarms(telemetry: Telemetry) -> Mask:
-    """Whether GpuMissing, NodeDown, GpuFatalXid or EccUncorrected is firing for a GPU, bool [gpus, steps]."""
+    """Whether GpuMissing, NodeDown, GpuFatalXid or EccUncorrected is firing for a GPU, or a remap has become pending.
+
+    bool [gpus, steps].
+    """
     names = [signal.name for signal in telemetry.signals]
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     found = _silent(reported, telemetry)
     if "xid" in names:
         found |= np.isin(telemetry.values[names.index("xid")], _FATAL)
-    if "ecc_uncorrected_total" in names:
-        total = telemetry.values[names.index("ecc_uncorrected_total")]
-        grown = np.zeros(total.shape, np.bool_)
-        grown[:, 1:] = total[:, 1:] > total[:, :-1]
-        found |= _within(grown, _steps(_ECC_SECONDS, telemetry))
+    for name in ("ecc_uncorrected_total", PENDING):
+        if name in names:
+            level = telemetry.values[names.index(name)]
+            grown = np.zeros(level.shape, np.bool_)
+            grown[:, 1:] = level[:, 1:] > level[:, :-1]
+            found |= _within(grown, _steps(_ECC_SECONDS, telemetry))
     return found
 
 

@@ -168,6 +168,12 @@ def test_a_gpu_is_never_held_twice(store: Opened) -> None:
     assert store.read(jobs.get, second).state == JobState.QUEUED
 
 
+def test_the_fleet_is_read_with_the_gpus_that_are_held(store: Opened) -> None:
+    store.write(node, 64)
+    taken = {gpu for gpu in (0, 5, 29, 30, 63) if store.write(place, store.write(submit), gpu)}
+    assert [each.held for each in store.read(nodes.get_all)] == [taken]
+
+
 def test_a_final_state_is_final(store: Opened) -> None:
     store.write(node)
     job = store.write(submit)

@@ -200,8 +200,9 @@ async def _calmly(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def candidates(tx: Transaction, known: list[Node], scores: dict[Place, float]) -> list[placement.Candidate]:
-    served = remediation.reliability(tx)
-    risks = {name: placement.risk(each.attempts, each.infrastructure_failures) for name, each in served.items()}
+    risks = {
+        row["node"]: placement.risk(row["attempts"], row["infrastructure_failures"]) for row in tx.all("failed_nodes")
+    }
     return [placement.candidate(node, scores, risks.get(node.name, 0.0)) for node in known]
 
 

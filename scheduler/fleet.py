@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .health import Reading, Thresholds
+from .health import Place, Reading, Thresholds
 from .jobs import Job, JobState
 from .nodes import GpuHealth, Node, NodeState, count_states
 from .remediation import Domain, Policy
@@ -27,7 +27,8 @@ class Stored:
 
     sequence: int
     nodes: list[Node]
-    jobs: dict[str, Job]
+    #: (node, GPU) → the job that holds it.
+    jobs: dict[Place, Job]
     counts: dict[JobState, int]
     oldest: float | None
     finished: int
@@ -79,12 +80,10 @@ class Fleet:
 
 def read(tx: Transaction, policy: Policy, with_jobs: bool = False) -> Stored:
     """`with_jobs` adds the jobs that hold GPUs now."""
-    known = nodes.get_all(tx)
-    holding = {job for node in known for job in node.held.values()} if with_jobs else set()
     return Stored(
         sequence=events.newest(tx),
-        nodes=known,
-        jobs={job: jobs.get(tx, job) for job in holding},
+        nodes=nodes.get_all(tx),
+        jobs=holding(tx) if with_jobs else {},
         counts=jobs.counts(tx),
         oldest=jobs.oldest_waiting(tx),
         finished=jobs.finished_since(tx, tx.now - 60),
@@ -95,6 +94,13 @@ def read(tx: Transaction, policy: Policy, with_jobs: bool = False) -> Stored:
         cooling=cooling.get_all(tx),
         at=tx.now,
     )
+
+
+def holding(tx: Transaction, node: str | None = None) -> dict[Place, Job]:
+    """The jobs that hold GPUs, on one node or on all."""
+    holders = nodes.holders(tx, node)
+    known = {job: jobs.get(tx, job) for job in set(holders.values())}
+    return {place: known[job] for place, job in holders.items()}
 
 
 def gpu_state(node: Node, gpu: int) -> GpuState:

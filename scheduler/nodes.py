@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 #: The place of a cordon that holds a whole node, not one GPU.
 WHOLE_NODE = -1
@@ -88,8 +89,9 @@ class Cordon:
         return self.owner == Owner.STETHOS and self.source != PROBATION
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
+    """A tuple, because it is made five times as fast as a frozen dataclass: each pass reads the whole fleet."""
+
     name: str
     rack: str | None
     kind: str
@@ -98,8 +100,8 @@ class Node:
     reason: str | None
     drain: Drain | None
     cordons: tuple[Cordon, ...]
-    #: GPU index → id of the job that holds it.
-    held: dict[int, str]
+    #: The GPUs that jobs hold.
+    held: frozenset[int]
     #: Changes with whatever decides what may be placed here.
     version: int = 1
 

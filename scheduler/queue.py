@@ -298,7 +298,8 @@ def _receive(tx: Transaction, received: list[Alert], ttl_seconds: float, policy:
 
 def _remove(tx: Transaction, name: str, force: bool, versions: Versions) -> list[attempts.Ended]:
     nodes.expect(tx, name, versions)
-    held = nodes.get(tx, name).held
+    nodes.get(tx, name)
+    held = nodes.holders(tx, name)
     if held and not force:
         raise BusyNodeError(f"node {name} has {len(set(held.values()))} jobs; drain it first, or use force=true")
     ended = attempts.lose_node(tx, name, f"node {name} was removed")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..clock import rfc3339
 from ..fleet import GpuState, gpu_health, gpu_state
-from ..health import EXPLAINED, Anomaly, Reading, Thresholds
+from ..health import EXPLAINED, Anomaly, Place, Reading, Thresholds
 from ..jobs import Job, JobState, JobType
 from ..nodes import Cordon, Drain, Gpu, GpuHealth, Node, NodeState, Owner
 from ..store.cooling import Cooling
@@ -20,7 +20,7 @@ from .endpoint import Answer
 class About:
     """What is told of nodes beside themselves: the jobs that hold GPUs, how they served, what is cooled."""
 
-    jobs: dict[str, Job]
+    jobs: dict[Place, Job]
     reliability: dict[str, Reliability]
     cooling: dict[str, dict[int, Cooling]]
 
@@ -199,7 +199,7 @@ def _gpu(node: Node, gpu: Gpu, about: About, reading: Reading, limits: Threshold
         score=round(health.score, 4) if health else None,
         score_age_seconds=round(health.age, 1) if health else None,
         anomaly=AnomalyAnswer.of(reading.anomalies.get((node.name, gpu.index))) if health else None,
-        job=GpuJob.of(about.jobs.get(node.held.get(gpu.index, ""))),
+        job=GpuJob.of(about.jobs.get((node.name, gpu.index))),
         cordon=ReasonAnswer.of(node.cordon(gpu.index)),
         cooling=CoolingAnswer.of(about.cooling.get(node.name, {}).get(gpu.index)),
     )

@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..auth import Scope
+from ..fleet import holding
 from ..nodes import Gpu, Node
 from ..queue import BusyNodeError
-from ..store import Transaction, cooling, jobs, remediation
+from ..store import Transaction, cooling, remediation
 from ..store import nodes as stored
 from .context import Context, context
 from .endpoint import Body, Endpoint, Handler, Parameters, Text, answer, parse, parse_query
@@ -135,8 +136,7 @@ async def uncordon(request: Request) -> Response:
 
 
 def _about(tx: Transaction, node: Node) -> About:
-    held = {job: jobs.get(tx, job) for job in set(node.held.values())}
-    return About(held, remediation.reliability(tx), cooling.get_all(tx))
+    return About(holding(tx, node.name), remediation.reliability(tx), cooling.get_all(tx))
 
 
 def _answer(at: Context, node: Node, about: About) -> NodeAnswer:

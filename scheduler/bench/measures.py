@@ -1,6 +1,7 @@
 """The measurements, each on a scheduler of its own."""
 
 import asyncio
+import gc
 import itertools
 import threading
 import time
@@ -43,6 +44,7 @@ def accept(home: Path, database: str | None, seconds: float, connections: int, r
 
 def tick(home: Path, queued: int, node_count: int, passes: int) -> dict[str, Figures]:
     """A placement pass over a long queue: while nodes have room, and once every GPU is taken."""
+    gc.freeze()  # as the server does
     with closing(Store(home / "scheduler.sqlite")) as store:
         return asyncio.run(_tick(store, queued, node_count, passes))
 

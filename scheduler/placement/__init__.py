@@ -1,7 +1,7 @@
 """Who goes where. Pure: the one scoring core that the live scheduler and the simulation share."""
 
 from .fleet import Assignment, Candidate, Explanation, Look
-from .obstacle import Obstacle, Reason, obstacle, why_not
+from .obstacle import Obstacle, Reason, Room
 from .plan import Demand, Plan, candidate, explain, penalty, plan, risk
 
 __all__ = [
@@ -13,11 +13,10 @@ __all__ = [
     "Obstacle",
     "Plan",
     "Reason",
+    "Room",
     "candidate",
     "explain",
-    "obstacle",
     "penalty",
     "plan",
     "risk",
-    "why_not",
 ]

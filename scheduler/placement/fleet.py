@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,9 +43,11 @@ class Request(Protocol):
     def starving(self) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A node as placement sees it: its free GPUs, healthiest first, with their penalties in [0, 1]."""
+class Candidate(NamedTuple):
+    """A node as placement sees it: its free GPUs, healthiest first, with their penalties in [0, 1].
+
+    A tuple, because it is made five times as fast as a frozen dataclass, and a pass makes thousands.
+    """
 
     name: str
     capacity: int
@@ -162,8 +164,7 @@ class Fleet:
         for row in rows:
             node = self.candidates[row]
             shares.append(Share(node.name, tuple(sorted(node.free[:per_node]))))
-            self.candidates[row] = replace(
-                node,
+            self.candidates[row] = node._replace(
                 free=node.free[per_node:],
                 penalties=node.penalties[per_node:],
                 busy=node.busy + per_node,
@@ -194,7 +195,7 @@ class Fleet:
             return False
         for row in sorted(able, key=lambda row: -len(self.candidates[row].free))[: job.nodes]:
             node = self.candidates[row]
-            self.update(row, replace(node, why_not=f"kept for {job.id}, which has waited long", kept=True))
+            self.update(row, node._replace(why_not=f"kept for {job.id}, which has waited long", kept=True))
         return True
 
     def explain(self, job: Request, cost: Floats, chosen: Sequence[int] = ()) -> Explanation:

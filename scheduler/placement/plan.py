@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..nodes import Node, NodeState
 from .fleet import Assignment, Candidate, Explanation, Fleet, Request
-from .obstacle import Reason
+from .obstacle import Reason, Room
 from .policies import DEFAULT
 
 #: As bad as a score of 0.5: what nobody has an opinion on is neither healthy nor ill.
@@ -47,23 +47,22 @@ def risk(attempts: int, failures: int) -> float:
 
 def candidate(node: Node, scores: dict[tuple[str, int], float], risk: float = 0.0) -> Candidate:
     """A node with what is free on it now. Its scores and its risk only grade; cordons exclude."""
-    free, cordoned = [], []
-    for gpu in node.gpus:
-        if cordon := node.cordon(gpu.index):
-            cordoned.append(cordon.reason)
-        elif gpu.index not in node.held:
-            free.append((penalty(scores.get((node.name, gpu.index))), gpu.index))
-    free.sort()
-    why_not = None if node.placeable else (node.why or str(node.state))
-    if node.state in (NodeState.DRAINING, NodeState.DRAINED):
-        why_not = f"{node.state}: {node.why}"
+    indices = [gpu.index for gpu in node.gpus]
+    cordons = {index: cordon.reason for index in indices if (cordon := node.cordon(index))} if node.cordons else {}
+    open_to_all = [index for index in indices if index not in node.held and index not in cordons]
+    free = sorted((penalty(scores.get((node.name, index))), index) for index in open_to_all)
+    why_not = None
+    if not node.placeable:
+        state = node.state
+        drained = state in (NodeState.DRAINING, NodeState.DRAINED)
+        why_not = f"{state}: {node.why}" if drained else (node.why or str(state))
     return Candidate(
         name=node.name,
         capacity=len(node.gpus),
         free=tuple(index for _, index in free),
         penalties=tuple(cost for cost, _ in free),
         busy=len(node.held),
-        cordoned=tuple(cordoned),
+        cordoned=tuple(cordons.values()),
         why_not=why_not,
         rack=node.rack,
         risk=min(1.0, risk),
@@ -80,6 +79,7 @@ def plan(
     fleet = Fleet(candidates, policy, waiting)
     assignments: list[Assignment] = []
     reasons: dict[Demand, Reason] = {}
+    room: Room | None = None
     kept = False
     for job in waiting:
         if limit is not None and len(assignments) >= limit:
@@ -89,12 +89,15 @@ def plan(
         hopeless = any(gpus // nodes <= per_node and nodes <= job.nodes for gpus, nodes in reasons)
         if not hopeless and (assignment := fleet.place(job)):
             assignments.append(assignment)
+            room = None
             continue
         shape = job.gpus, job.nodes
         if shape not in reasons:
-            reasons[shape] = Reason.of(*shape, fleet.candidates)
+            room = room or Room(fleet.candidates)
+            reasons[shape] = room.reason(*shape)
         if job.starving and not kept:
             kept = fleet.keep(job)
+            room = None
     return Plan(tuple(assignments), reasons)
 
 

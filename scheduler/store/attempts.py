@@ -71,10 +71,10 @@ def place(tx: Transaction, placement: Placement) -> int:
         decision=placement.explanation,
         placed_at=tx.now,
     )
-    for share in placement.shares:
-        tx.send("add_part", fence=fence, node=share.node, gpus=json.dumps(share.gpus))
-        for gpu in share.gpus:
-            tx.send("hold_gpu", node=share.node, gpu=gpu, fence=fence, job=job.id)
+    shares = placement.shares
+    tx.many("add_part", [{"fence": fence, "node": share.node, "gpus": json.dumps(share.gpus)} for share in shares])
+    held = [(share.node, gpu) for share in shares for gpu in share.gpus]
+    tx.many("hold_gpu", [{"node": node, "gpu": gpu, "fence": fence, "job": job.id} for node, gpu in held])
     if job.specification.origin != CANARY:
         count(tx, [share.node for share in placement.shares], attempts=1)
     return fence

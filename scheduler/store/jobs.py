@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..jobs import (
     AGEING_SECONDS,
@@ -162,7 +163,7 @@ def waiting(tx: Transaction, limit: int, free: int) -> list[Waiting]:
             row["gpus"],
             row["nodes"],
             row["rank"],
-            frozenset(json.loads(row["avoid"])),
+            _names(row["avoid"]),
             tx.now - row["submitted_at"] > AGEING_SECONDS,
         )
         for shape in tx.all("waiting_shapes")
@@ -171,6 +172,12 @@ def waiting(tx: Transaction, limit: int, free: int) -> list[Waiting]:
         )
     ]
     return sorted(found, key=lambda job: job.rank)
+
+
+@lru_cache(maxsize=4096)
+def _names(text: str) -> frozenset[str]:
+    """The nodes that a job avoids; mostly none."""
+    return frozenset(json.loads(text))
 
 
 def decision(tx: Transaction, name: str) -> str | None:
@@ -254,7 +261,7 @@ def read(row: Row) -> Job:
         specification=wanted,
         state=JobState(row["state"]),
         retries_used=row["retries_used"],
-        avoid=frozenset(json.loads(row["avoid"])),
+        avoid=_names(row["avoid"]),
         reason=row["reason"],
         result=row["result"],
         submitted_at=row["submitted_at"],

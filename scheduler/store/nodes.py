@@ -19,6 +19,8 @@ from ..nodes import (
 from .connection import Row
 from .transaction import Transaction
 
+NONE: frozenset[int] = frozenset()
+
 
 class UnknownNodeError(LookupError):
     """There is no such node, or it has no such GPU."""
@@ -50,7 +52,7 @@ def get(tx: Transaction, name: str) -> Node:
     row = tx.one("node", name=name)
     if row is None:
         raise UnknownNodeError(f"there is no node {name!r}")
-    held = {row["gpu"]: row["job"] for row in tx.all("holdings_of", node=name)}
+    held = frozenset(row["gpu"] for row in tx.all("holdings_of", node=name))
     return _node(row, tuple(_cordon(row) for row in tx.all("cordons_of", node=name)), held)
 
 
@@ -58,10 +60,16 @@ def get_all(tx: Transaction) -> list[Node]:
     cordons: dict[str, list[Cordon]] = {}
     for row in tx.all("cordons"):
         cordons.setdefault(row["node"], []).append(_cordon(row))
-    held: dict[str, dict[int, str]] = {}
-    for row in tx.all("all_holdings"):
-        held.setdefault(row["node"], {})[row["gpu"]] = row["job"]
-    return [_node(row, tuple(cordons.get(row["name"], ())), held.get(row["name"], {})) for row in tx.all("nodes")]
+    held: dict[str, frozenset[int]] = {}
+    for row in tx.all("held_gpus"):
+        held[row["node"]] = held.get(row["node"], NONE) | _gpus(row["word"], int(row["bits"]))
+    return [_node(row, tuple(cordons.get(row["name"], ())), held.get(row["name"], NONE)) for row in tx.all("nodes")]
+
+
+def holders(tx: Transaction, node: str | None = None) -> dict[tuple[str, int], str]:
+    """(node, GPU) → the id of the job that holds it; on one node, or on all."""
+    rows = tx.all("holdings") if node is None else tx.all("holdings_of", node=node)
+    return {(row["node"], row["gpu"]): row["job"] for row in rows}
 
 
 def remove(tx: Transaction, name: str) -> None:
@@ -177,7 +185,7 @@ def _cordon(row: Row) -> Cordon:
     )
 
 
-def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:
+def _node(row: Row, cordons: tuple[Cordon, ...], held: frozenset[int]) -> Node:
     drain = None
     if row["drain_owner"]:
         drain = Drain(row["drain_reason"], Owner(row["drain_owner"]), row["drain_since"])
@@ -193,6 +201,12 @@ def _node(row: Row, cordons: tuple[Cordon, ...], held: dict[int, str]) -> Node:
         held,
         row["version"],
     )
+
+
+@lru_cache(maxsize=16_384)
+def _gpus(word: int, bits: int) -> frozenset[int]:
+    """The GPUs of a row of `held_gpus`."""
+    return frozenset(30 * word + bit for bit in range(30) if bits >> bit & 1)
 
 
 @lru_cache(maxsize=16_384)

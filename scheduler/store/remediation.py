@@ -205,7 +205,7 @@ def _go_on(
     canary = jobs.get(tx, row["canary"]) if row["canary"] else None
     if canary is None:
         gpus = tuple(each.index for each in node.gpus) if gpu == WHOLE_NODE else (gpu,)
-        if tx.now >= row["due"] and _able(node, mine) and not node.held.keys() & set(gpus):
+        if tx.now >= row["due"] and _able(node, mine) and node.held.isdisjoint(gpus):
             tx.change(
                 "put_probation", **_place(row), strikes=row["strikes"], canary=_start(tx, policy, node, gpus), due=0
             )

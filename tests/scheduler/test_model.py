@@ -81,7 +81,7 @@ class Live:
 def look(tx: Transaction, after: int) -> Live:
     known = nodes.get_all(tx)
     parts = {(part.fence, node): str(part.state) for node in NODES for part in attempts.live_parts(tx, node)}
-    running = {job for node in known for job in node.held.values()}
+    running = set(nodes.holders(tx).values())
     live = [(job, row["fence"]) for job in sorted(running) for row in tx.all("live_attempt", job=job)]
     return Live(known, parts, live, [json.loads(event.data) for event in events.after(tx, after)], jobs.counts(tx))
 
@@ -275,7 +275,7 @@ class Model(RuleBasedStateMachine):
         self.nodes = {node.name: node for node in live.known}
         self.parts = live.parts
         for node in live.known:
-            assert set(node.held) <= {gpu.index for gpu in node.gpus}
+            assert node.held <= {gpu.index for gpu in node.gpus}
         assert sum(len(_automated(node)) for node in live.known) <= BOUND, "the circuit breaker"
         placed = {job for job, tracked in self.jobs.items() if tracked.state in (JobState.ASSIGNED, JobState.RUNNING)}
         live_jobs = [job for job, _ in live.attempts]

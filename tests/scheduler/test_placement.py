@@ -1,4 +1,4 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,12 @@ from scheduler.placement import (
     Obstacle,
     Plan,
     Reason,
+    Room,
     candidate,
     explain,
-    obstacle,
     penalty,
     plan,
     risk,
-    why_not,
 )
 from scheduler.placement.policies import POLICIES
 
@@ -70,7 +69,7 @@ def test_a_gang_spreads_evenly_over_its_nodes() -> None:
 
 
 def racked(name: str, rack: str, free: int = 8, score: float = 0.0, at_risk: float = 0.0) -> Candidate:
-    return replace(node(name, free, score=score), rack=rack, risk=at_risk)
+    return node(name, free, score=score)._replace(rack=rack, risk=at_risk)
 
 
 def test_a_gang_stays_in_one_rack() -> None:
@@ -171,11 +170,12 @@ def test_explaining_a_waiting_job_places_nothing() -> None:
 
 def test_the_reason_names_cordons_and_states() -> None:
     cordoned = Candidate("x", 8, (0, 1, 2, 3, 4), (0.0,) * 5, busy=2, cordoned=("score 1.40",))
-    assert why_not(8, 1, [cordoned]) == ("needs 8 GPUs on one node; best node has 5 free, 1 cordoned (score 1.40)")
-    assert why_not(1, 1, []) == "needs 1 GPU on one node; there are no nodes"
-    assert why_not(16, 1, [cordoned]) == "needs 16 GPUs on one node; the largest node has 8"
+    room = Room([cordoned])
+    assert room.reason(8, 1).text == "needs 8 GPUs on one node; best node has 5 free, 1 cordoned (score 1.40)"
+    assert room.reason(16, 1).text == "needs 16 GPUs on one node; the largest node has 8"
+    assert Room([]).reason(1, 1).text == "needs 1 GPU on one node; there are no nodes"
     closed = [node("x", 8, why_not="draining: fans"), node("y", 8, why_not="draining: fans")]
-    assert why_not(1, 1, closed) == "needs 1 GPU on one node; no node takes work: 2 × draining: fans"
+    assert Room(closed).reason(1, 1).text == "needs 1 GPU on one node; no node takes work: 2 × draining: fans"
 
 
 DRAINED = node("d", 8, why_not="drained: fans")
@@ -190,29 +190,29 @@ ILL = Candidate("i", 8, (0, 1, 2), (0.0,) * 3, cordoned=("score 1.40",) * 5)
         (16, 2, [node("x", 8), DRAINED, node("y", 1, capacity=4)], Obstacle.UNAVAILABLE),
         (8, 1, [DRAINED, ILL], Obstacle.CORDONED),
         (16, 2, [DRAINED, ILL], Obstacle.UNAVAILABLE),
-        (3, 1, [DRAINED, replace(ILL, why_not="kept for a job", kept=True), node("x", 2)], Obstacle.KEPT),
+        (3, 1, [DRAINED, ILL._replace(why_not="kept for a job", kept=True), node("x", 2)], Obstacle.KEPT),
         (8, 1, [node("x", 3), node("y", 5)], Obstacle.FRAGMENTED),
         (8, 1, [node("x", 3), node("y", 4)], Obstacle.BUSY),
-        (8, 1, [node("x", 3), replace(node("y", 5), why_not="kept for a job", kept=True)], Obstacle.BUSY),
+        (8, 1, [node("x", 3), node("y", 5)._replace(why_not="kept for a job", kept=True)], Obstacle.BUSY),
     ],
 )
 def test_what_waiting_mends_least_is_what_stands_in_the_way(
     gpus: int, nodes: int, known: list[Candidate], expected: Obstacle
 ) -> None:
-    assert obstacle(gpus, nodes, known) == expected
+    assert Room(known).reason(gpus, nodes).obstacle == expected
 
 
 def test_a_candidate_offers_neither_held_nor_cordoned_gpus() -> None:
     gpus = tuple(Gpu(index) for index in range(4))
     cordons = (Cordon("n", 1, "score", "score 1.20", 0.0),)
-    seen = Node("n", None, "real", gpus, True, None, None, cordons, {2: "job-1"})
+    seen = Node("n", None, "real", gpus, True, None, None, cordons, frozenset({2}))
     found = candidate(seen, {("n", 0): 0.9, ("n", 3): 0.1})
     assert found.free == (3, 0)
     assert found.cordoned == ("score 1.20",)
 
 
 def test_a_draining_node_takes_nothing() -> None:
-    seen = Node("n", None, "real", (Gpu(0),), True, None, Drain("fans", Owner.PERSON, 0.0), (), {})
+    seen = Node("n", None, "real", (Gpu(0),), True, None, Drain("fans", Owner.PERSON, 0.0), (), frozenset())
     assert places(plan([Wanted("a", 1)], [candidate(seen, {})])) == {}
 
 

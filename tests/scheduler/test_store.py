@@ -168,6 +168,12 @@ def test_a_gpu_is_never_held_twice(store: Opened) -> None:
     assert store.read(jobs.get, second).state == JobState.QUEUED
 
 
+def test_the_fleet_is_read_with_the_gpus_that_are_held(store: Opened) -> None:
+    store.write(node, 64)
+    taken = {gpu for gpu in (0, 5, 29, 30, 63) if store.write(place, store.write(submit), gpu)}
+    assert [each.held for each in store.read(nodes.get_all)] == [taken]
+
+
 def test_a_final_state_is_final(store: Opened) -> None:
     store.write(node)
     job = store.write(submit)
@@ -187,7 +193,7 @@ def test_a_lost_job_avoids_the_node_that_lost_it(store: Opened) -> None:
     store.write(attempts.lose_node, "n", "gone")
     found = store.read(jobs.get, job)
     assert (found.state, found.retries_used, found.avoid) == (JobState.QUEUED, 1, frozenset({"n"}))
-    assert store.read(nodes.get, "n").held == {}
+    assert store.read(nodes.get, "n").held == frozenset()
 
 
 def test_a_job_waits_until_it_starts_for_the_first_time(store: Opened) -> None:
@@ -307,7 +313,7 @@ def test_a_job_whose_gpus_are_still_held_is_remembered(store: Opened) -> None:
     store.write(attempts.apply, "n", frozenset({fence}))
     store.write(attempts.cancel, job)
     store.write(retention.prune, Keep(seconds=-1.0))
-    assert store.read(nodes.get, "n").held == {0: job}
+    assert store.read(nodes.holders, "n") == {("n", 0): job}
     store.write(attempts.apply, "n", frozenset())
     store.write(retention.prune, Keep(seconds=-1.0))
     assert store.read(jobs.page, None, 100, 10) == []
@@ -366,7 +372,7 @@ def test_two_that_claim_one_lease_agree_on_the_winner(store: Opened) -> None:
             losses.result()
         found = store.read(jobs.get, job, True)
         assert (found.state, found.attempts[0].state) == (("queued", "lost") if refused else ("succeeded", "succeeded"))
-        assert store.read(nodes.get, "n").held == {}
+        assert store.read(nodes.get, "n").held == frozenset()
         if refused:
             store.write(attempts.cancel, job)
 

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.features import WINDOW, channels, smooth
@@ -7,7 +7,6 @@ from detector.features import WINDOW, channels, smooth
 RANDOM = np.random.default_rng(3)
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.integers(0, 60), st.floats(1, 30))
 def test_one_live_step_and_the_same_step_of_a_recording_come_out_equal(missing: int, memory: float) -> None:
     series = RANDOM.standard_normal((2, 150)).astype(np.float32)

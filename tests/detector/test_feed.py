@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import uvicorn
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detector import ingest, signals
@@ -73,7 +73,6 @@ SERIES = st.lists(
 )
 
 
-@settings(deadline=None)  # the first call compiles
 @given(SERIES)
 def test_a_push_is_read_as_it_was_written(series: list[Series]) -> None:
     found = decode(message(series))
@@ -84,7 +83,6 @@ def test_a_push_is_read_as_it_was_written(series: list[Series]) -> None:
     np.testing.assert_array_equal(found.values, [value for _, _, value in flat])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_anything_else_is_refused_or_holds_nothing_but_whole_series(content: bytes) -> None:
     for body in (content, packed(content)):
@@ -123,7 +121,6 @@ def value_at(samples: list[tuple[float, float]], at: float, lookback: float) -> 
     return standing[-1][1] if standing else float("nan")
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([1.0, 4.0, 9.5]), min_size=14, max_size=20), st.randoms(use_true_random=False))
 def test_the_newest_sample_stands_for_as_long_as_prometheus_lets_it(gaps: list[float], random: object) -> None:
     times = 1000.0 + np.cumsum(gaps)

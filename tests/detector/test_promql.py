@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detector import matrix
@@ -58,7 +58,6 @@ SERIES = st.lists(
 )
 
 
-@settings(deadline=None)  # the first call compiles
 @given(SERIES)
 def test_any_answer_of_prometheus_is_read_as_json_would_be(
     series: list[tuple[dict[str, str], list[tuple[float, str]]]],

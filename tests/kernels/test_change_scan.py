@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
@@ -83,7 +83,6 @@ def test_cupy_arrays_stay_on_the_card() -> None:
     cuts=st.lists(st.integers(0, 25), max_size=3),
     threshold=st.sampled_from([1.0, 4.0, np.inf]),
 )
-@settings(deadline=None)
 def test_a_stream_of_steps_equals_all_at_once(values: Floats, cuts: list[int], threshold: float) -> None:
     """Bit for bit, wherever it is cut, and the standing that went in stays as it was."""
     together, last = change_scan(values, threshold=threshold)
@@ -106,7 +105,6 @@ def test_a_stream_of_steps_equals_all_at_once(values: Floats, cuts: list[int], t
     values=array_of(np.float64, st.tuples(st.just(2), st.integers(1, 25)), elements=st.floats(-10, 10)),
     threshold=st.sampled_from([2.0, np.inf]),
 )
-@settings(deadline=None)
 def test_turned_upside_down_the_sides_change_places(values: Floats, threshold: float) -> None:
     plain, turned = (change_scan(each, threshold=threshold)[0] for each in (values, -values))
     np.testing.assert_array_equal(turned.high, plain.low)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
@@ -169,7 +169,6 @@ readings = array_of(
 
 
 @given(values=readings, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_the_order_of_the_members_does_not_matter(values: Floats, seed: int) -> None:
     shuffled = np.random.default_rng(seed).permutation(values.shape[1])
     straight, mixed = (peer_deviation(values, *csr(order)) for order in (range(values.shape[1]), shuffled))
@@ -179,7 +178,6 @@ def test_the_order_of_the_members_does_not_matter(values: Floats, seed: int) -> 
 
 
 @given(values=readings, shift=st.integers(-1000, 1000), power=st.integers(-8, 8), sign=st.sampled_from([-1, 1]))
-@settings(deadline=None)
 def test_another_unit_gives_the_same_deviation(values: Floats, shift: int, power: int, sign: int) -> None:
     """Shifting and scaling move the median along, stretch the spread, and at most flip the deviation."""
     scale = sign * 2.0**power  # exact in binary, so that the equality is exact too

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
@@ -68,7 +68,6 @@ readings = array_of(
 
 
 @given(values=readings, window=st.integers(1, 12))
-@settings(deadline=None)
 def test_the_newest_step_alone_equals_the_last_of_all(values: Floats, window: int) -> None:
     """A column that slid there equals one that was sorted there."""
     every, newest = median_mad(values, window), median_mad(values, window, steps=1)
@@ -78,7 +77,6 @@ def test_the_newest_step_alone_equals_the_last_of_all(values: Floats, window: in
 
 
 @given(values=readings, shift=st.integers(-1000, 1000), power=st.integers(-8, 8), sign=st.sampled_from([-1, 1]))
-@settings(deadline=None)
 def test_another_unit_gives_the_same_deviation(values: Floats, shift: int, power: int, sign: int) -> None:
     scale = sign * 2.0**power  # exact in binary, so that the equality is exact too
     plain, changed = median_mad(values, 7), median_mad(values * scale + shift, 7)

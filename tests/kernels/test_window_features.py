@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_of
 
@@ -94,7 +94,6 @@ samples = st.integers(-1000, 1000).map(float) | st.just(np.nan) | st.just(np.inf
     window=st.integers(1, 12),
     history=st.integers(0, 30),
 )
-@settings(deadline=None)
 def test_a_stream_of_steps_equals_all_at_once(values: Floats, window: int, history: int) -> None:
     """Whatever part of it was there when the ring was made."""
     history = min(history, values.shape[1])
@@ -110,7 +109,6 @@ def test_a_stream_of_steps_equals_all_at_once(values: Floats, window: int, histo
     window=st.integers(1, 12),
     shift=st.sampled_from([-1e6, 0.0, 3.0, 1e6]),
 )
-@settings(deadline=None)
 def test_another_zero_moves_the_levels_alone(values: Floats, window: int, shift: float) -> None:
     plain, moved = window_features(values, window), window_features(values + shift, window)
     levels = [array + shift for array in (plain.mean, plain.low, plain.high, plain.last)]

@@ -117,15 +117,17 @@ async function fetchAlerts() {
 
 function take(event) {
   log.take(event);
+  const touched = state.touchedBy(event);
+  // The fleet may have been read since; the other readings have not.
   if (event.sequence > newestRead) {
-    for (const name of state.touchedBy(event)) state.touched.add(name);
+    for (const name of touched) state.touched.add(name);
     state.take(event);
     readFleet.ask();
-    if (event.type.startsWith("job.")) readJobs.ask();
-    if (event.type === "alert.received") readAlerts.ask();
-    if (!event.type.startsWith("job.")) readAutomation.ask();
-    if (fleet.selected && state.touched.has(fleet.selected.node)) readHistory.ask();
   }
+  if (event.type.startsWith("job.")) readJobs.ask();
+  else readAutomation.ask();
+  if (event.type === "alert.received") readAlerts.ask();
+  if (fleet.selected && touched.includes(fleet.selected.node)) readHistory.ask();
   paint("log", event.type.startsWith("job.") ? "jobs" : "fleet");
 }
 

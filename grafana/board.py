@@ -75,9 +75,12 @@ class Board:
             made.with_variable(variable)
         for heading, members in self.sections:
             made.with_row(Row(heading))
-            for each in members:
-                made.with_panel(each)
+            for member in members:
+                made.with_panel(member)
         plain = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
+        # The SDK gives every row the number 0 and panels none; Grafana wants them apart.
+        for number, each in enumerate(plain["panels"], 1):
+            each["id"] = number
         plain["annotations"] = {"list": [annotation(*each) for each in ANNOTATIONS]}
         return json.dumps(plain, sort_keys=True, indent=2) + "\n"
 

@@ -93,6 +93,12 @@ def test_links_lead_to_dashboards_that_there_are_with_variables_that_they_have()
 
 
 @pytest.mark.parametrize("board", BOARDS)
+def test_panels_and_rows_have_a_number_of_their_own(board: Json) -> None:
+    numbers = [panel["id"] for panel in board["panels"]]
+    assert numbers == sorted(set(numbers) - {0})
+
+
+@pytest.mark.parametrize("board", BOARDS)
 def test_panels_do_not_overlap(board: Json) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:

@@ -244,9 +244,10 @@ def score_command(
 @click.option("--contamination/--no-contamination", default=False, help="Trained on 0, 5, 10 % of faults (synthetic).")
 @click.option("--quiet-gpu-hours", default=0.0, type=click.FloatRange(0), help="Of fault-free fleets (synthetic).")
 @click.option("--nodes", default=12, type=click.IntRange(1), help="Nodes of 8 GPUs of a synthetic fleet.")
-@click.option("--hours", default=16.0, type=click.FloatRange(1), help="Length of a synthetic recording.")
+@click.option("--history-hours", default=24.0, type=click.FloatRange(1), help="A synthetic fleet's, to train on.")
+@click.option("--hours", default=10.0, type=click.FloatRange(1), help="That a synthetic fleet is scored for.")
 @click.option("--step", default=15.0, type=click.FloatRange(1, 300), help="Seconds from one sample to the next.")
-@click.option("--faults", default=60, type=click.IntRange(0), help="In a synthetic recording.")
+@click.option("--faults", default=36, type=click.IntRange(0), help="While a synthetic fleet is scored.")
 @click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
 @click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
@@ -266,6 +267,7 @@ def evaluate(
     iterations: int,
     threads: int,
     nodes: int,
+    history_hours: float,
     hours: float,
     step: float,
     faults: int,
@@ -280,7 +282,7 @@ def evaluate(
     torch.set_num_threads(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
     setup = Setup(Settings(budget, iterations), (wanted.activity, wanted.effort))
-    shape = Synthetic(nodes=nodes, hours=hours, step=step, faults=faults)
+    shape = Synthetic(nodes=nodes, history_hours=history_hours, hours=hours, step=step, faults=faults)
     numbers = range(first_seed, first_seed + seeds)
     with tempfile.TemporaryDirectory() as folder:
         planned = comparison.Plan(data=data, seeds=numbers, shape=shape, folder=Path(folder), **plan)

@@ -120,13 +120,12 @@ class Fleet:
             silence = self._window.silence()
             watched &= rules.missing(silence, telemetry.gpus)
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
-            ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
-            found = findings.find(
-                telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
-            )
-            missing = sum(cause == MISSING for cause in found.causes.values())
             common = verdicts.ratios(residuals.shared, groups.signals(judge.signals), judge.shared)
             together = groups.scores(common, telemetry)
+            own = groups.undeceived(residuals.own, judge.signals, together, telemetry)
+            ratios = verdicts.ratios(own, judge.signals, judge.own)
+            found = findings.find(telemetry.gpus, own, ratios, judge.signals, judge.own, silence, watched, errors)
+            missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and isinstance(judge, ModelJudge):
             self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None

@@ -234,7 +234,7 @@ def apart_from_fleet(unchanged: Floats) -> Floats:
 
 
 def apart_from_node(residuals: Floats, telling: NDArray[np.bool_], gpus: tuple[Gpu, ...]) -> tuple[Floats, Floats]:
-    """The residuals less their node's median, and that median: what befalls a whole node is no fault of one GPU.
+    """The residuals `beyond` their node's median, and that median: what befalls a node is no fault of one GPU.
 
     [rows, gpus, steps] each. The median is of those that are telling; NaN where too few GPUs of the node are.
     """
@@ -244,8 +244,18 @@ def apart_from_node(residuals: Floats, telling: NDArray[np.bool_], gpus: tuple[G
         values = np.where(telling, residuals, np.float32(np.nan))
         median = peer_deviation(values, node.members, node.offsets, floor=1.0, minimum=MINIMUM).median
         common[:, node.members] = median[:, node.of[node.members]]
-    apart: Floats = residuals - np.nan_to_num(common, nan=0.0)
-    return apart, common
+    return beyond(residuals, common), common
+
+
+def beyond(residuals: Floats, common: Floats) -> Floats:
+    """What is left of residuals that are further off than what others have in common, and to the same side.
+
+    Nobody is off for standing where he should while the others do not. NaN in common is 0.
+    """
+    others = np.nan_to_num(common, nan=0.0)
+    size = np.abs(residuals)
+    left: Floats = np.sign(residuals) * np.maximum(size - np.where(others * residuals > 0, np.abs(others), 0.0), 0.0)
+    return left.astype(np.float32)
 
 
 def scale_floor(signals: tuple[Signal, ...], scaling: Scaling) -> Floats:
@@ -332,15 +342,14 @@ def against_likes(prepared: Prepared, scaling: Scaling, floor: Floats) -> Floats
 
 
 def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:
-    """The residuals less the median residual of the GPU's job: what a whole job does is no fault of one rank."""
+    """The residuals `beyond` the median of the GPU's job: what a whole job does is no fault of one rank."""
     own = residuals.copy()
     for step, topology in enumerate(topologies):
         groups = topology["job"]
         if len(groups.members):
             now = np.ascontiguousarray(residuals[:, :, step])
             median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
-            common = median[:, groups.of[groups.members]]
-            own[:, groups.members, step] -= np.nan_to_num(common, nan=0.0)
+            own[:, groups.members, step] = beyond(now[:, groups.members], median[:, groups.of[groups.members]])
     return own
 
 

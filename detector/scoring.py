@@ -72,13 +72,14 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             missed = answering & rules.missing(silence[:, step], telemetry.gpus)
             recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
-            mine = own[..., now]
+            together = verdicts.ratios(shared[..., now], common, judge.shared)
+            of_groups = groups.scores(together, _until(telemetry, step, step))
+            mine = groups.undeceived(own[..., now], judge.signals, of_groups, _until(telemetry, step, step))
             ratios = verdicts.ratios(mine, judge.signals, judge.own)
             found = findings.find(
                 telemetry.gpus, mine, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
-            together = verdicts.ratios(shared[..., now], common, judge.shared)
-            yield Step(step, found, groups.scores(together, _until(telemetry, step, step)), mine)
+            yield Step(step, found, of_groups, mine)
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:

@@ -195,6 +195,7 @@ def replay(file: Path, speed: float, loop: bool, names: dcgm.Names, **where: Any
 @click.option("--hours", type=_Finite(0, min_open=True), default=2.0, help="Length of the recording.")
 @click.option("--step", type=_Finite(1, 300), default=5.0, help="Seconds between rows.")
 @click.option("--faults", type=click.IntRange(0), default=0, help="Faults at random times and places.")
+@click.option("--quiet-hours", type=_Finite(0), default=0.0, help="No fault comes before.")
 @click.option("--kind", "kinds", type=click.Choice(list(KINDS)), multiple=True, help="Only faults of these kinds.")
 @click.option("--upkeep/--no-upkeep", default=True, help="Driver restarts, missed scrapes, maintenance reboots.")
 @click.option(
@@ -209,6 +210,7 @@ def record(
     hours: float,
     step: float,
     faults: int,
+    quiet_hours: float,
     kinds: tuple[str, ...],
     upkeep: bool,
     start: datetime,
@@ -219,11 +221,15 @@ def record(
 
     if hours * 3600 < step:
         raise click.UsageError(f"a recording of {hours:g} h is shorter than its step of {step:g} s")
+    if quiet_hours and quiet_hours >= hours:
+        raise click.UsageError(f"{quiet_hours:g} h without a fault leave nothing of a recording of {hours:g} h")
     try:
         start + timedelta(hours=hours)
     except OverflowError:
         raise click.UsageError(f"{hours:g} h from {start} on do not end before the year 10000") from None
-    recorder = Recorder(fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep, kinds or tuple(KINDS))
+    recorder = Recorder(
+        fleet, out, start.replace(tzinfo=UTC), hours, step, faults, upkeep, kinds or tuple(KINDS), quiet_hours
+    )
     try:
         with click.progressbar(length=recorder.steps, label="recording", file=sys.stderr) as bar:
             for done in recorder.run():

@@ -120,16 +120,19 @@ def _quiet(plan: Plan, seed: int, signals: Signals, judge: Judge, found: list[Un
         return
     progress(f"seed {seed}: {plan.quiet_gpu_hours / len(plan.seeds):.0f} GPU-hours without a fault")
     gpus = plan.shape.nodes * plan.shape.gpus_per_node
-    shape = replace(plan.shape, faults=0, hours=math.ceil(plan.quiet_gpu_hours / len(plan.seeds) / gpus))
+    shape = replace(
+        plan.shape, faults=0, history_hours=0.0, hours=math.ceil(plan.quiet_gpu_hours / len(plan.seeds) / gpus)
+    )
     folder = datasets.record(shape, seed, plan.folder / f"quiet-{seed}")
     telemetry = datasets.without(recording.read(folder / "recording.parquet", signals), frozenset({rules.PENDING}))
     nothing = np.zeros((len(telemetry.gpus), len(telemetry.timestamps) - LENGTH), np.bool_)
     case = build("quiet", telemetry, LENGTH, [], BLOCK, nothing, fleet=True)
     outcome = scored(case, judge, 0.0)
     found[0].figures["quiet_gpu_hours"] = case.gpu_hours
-    for name, scores in (("", outcome.scores), ("_of_gpus", outcome.own)):
-        assert scores is not None
-        alarms = int((bin_maxima(scores, case.excused, BLOCK) >= 1).sum())
+    assert outcome.own is not None
+    bins = {"": measures.alarm_bins(case, outcome, BLOCK), "_of_gpus": bin_maxima(outcome.own, case.excused, BLOCK)}
+    for name, maxima in bins.items():
+        alarms = int((maxima >= 1).sum())
         found[0].figures[f"quiet_false_alarms{name}_per_1000h"] = 1000 * alarms / case.gpu_hours
 
 

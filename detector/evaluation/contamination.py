@@ -24,7 +24,7 @@ def cases(shape: Synthetic, seed: int, folder: Path, case: Case, signals: Signal
     gpu_hours = case.split * len(case.telemetry.gpus) * case.telemetry.step / 3600
     for share in _SHARES:
         faults = round(share / 100 * gpu_hours / _GPU_HOURS_A_FAULT)
-        dirty = replace(shape, hours=case.split * case.telemetry.step / 3600, faults=faults)
+        dirty = replace(shape, history_hours=0.0, hours=shape.history_hours, faults=faults)
         recorded = datasets.record(dirty, seed, folder / f"contaminated-{share}-{seed}")
         learned = recording.read(recorded / "recording.parquet", signals)
         yield f"stethos_contamination_{share}", replace(case, telemetry=before(learned, case.telemetry, case.split))

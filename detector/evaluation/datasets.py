@@ -19,7 +19,7 @@ from detector.evaluation.case import Case, blaming, build
 from detector.signals import Signals
 from detector.telemetry import IDLE, Telemetry
 
-_TRAINED = 0.4  # the share of a fleet's recording that trains; the rest is scored
+_TRAINED = 0.4  # the share of a folder's recording that trains; the rest is scored
 # Fixed in advance, in steps. Half of it is the bin in which an alarm that lasts is one alarm.
 _BUFFERS = {"asd": 24, "smd": 100}
 _FLEET_BUFFER = 120
@@ -32,36 +32,38 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """The shape of synthetic fleets. faults: over the whole recording."""
+    """The shape of synthetic fleets: `history_hours` without a fault to train on, and `hours` with faults to score."""
 
     nodes: int = 12
     gpus_per_node: int = 8
-    hours: float = 16.0
+    history_hours: float = 24.0  # what the service learns from
+    hours: float = 10.0
     step: float = 15.0
-    faults: int = 60
+    faults: int = 36
     models: Sequence[str] = ("H100", "A100")
 
 
 def synthetic(shape: Synthetic, seed: int, folder: Path, signals: Signals) -> Case:
     """A fleet with faults and with all that is no fault. Raises DatasetError, RecordingError."""
     recorded = record(shape, seed, folder / f"seed-{seed}")
-    return fleet(recorded, signals, f"seed {seed}")
+    return fleet(recorded, signals, f"seed {seed}", shape.history_hours / (shape.history_hours + shape.hours))
 
 
 def record(shape: Synthetic, seed: int, out: Path) -> Path:
     """Have the exporters record a fleet; returns the folder."""
     shape_options = [
-        *("--nodes", str(shape.nodes), "--gpus-per-node", str(shape.gpus_per_node), "--hours", str(shape.hours)),
-        *("--step", str(shape.step), "--faults", str(shape.faults), "--seed", str(seed), "--out", str(out)),
+        *("--nodes", str(shape.nodes), "--gpus-per-node", str(shape.gpus_per_node), "--step", str(shape.step)),
+        *("--quiet-hours", str(shape.history_hours), "--hours", str(shape.history_hours + shape.hours)),
+        *("--faults", str(shape.faults), "--seed", str(seed), "--out", str(out)),
     ]
     _exporters("record", *shape_options, *(word for model in shape.models for word in ("--model", model)))
     return out
 
 
-def fleet(folder: Path, signals: Signals, name: str) -> Case:
-    """A folder with recording.parquet and truth.parquet: the first part trains, the rest is scored."""
+def fleet(folder: Path, signals: Signals, name: str, trained: float = _TRAINED) -> Case:
+    """A folder with recording.parquet and truth.parquet: that share of it trains, the rest is scored."""
     everything = recording.read(folder / "recording.parquet", replace(signals, ignore=frozenset()))
-    split = int(len(everything.timestamps) * _TRAINED)
+    split = round(len(everything.timestamps) * trained)
     rows = truth.read(folder / "truth.parquet")
     alarms = rules.alarms(everything)[:, split:]
     # A pending remap outlives its fault until somebody resets the GPU. It is a fact that the rules tell, not a finding.

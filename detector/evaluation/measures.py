@@ -28,7 +28,7 @@ _FEW = 0.25  # of a group's GPUs may alarm for themselves when it does
 class Unit:
     """One fleet, or one server. figures: name → value, NaN where it has none.
 
-    maxima: a fleet's bins, see events.bin_maxima; hours: its GPU-hours; peaks: the highest score within each event,
+    maxima: a fleet's bins, see `alarm_bins`; hours: its GPU-hours; peaks: the highest score within each event,
     peaks_ruled: infinity where a rule found it.
     """
 
@@ -67,7 +67,8 @@ def _server(case: Case, outcome: Outcome, row: int) -> Unit:
             scores, here, excused, case.buffer // 2, budget * days
         )
     if outcome.calibrated:
-        figures |= _shipped(scores, here, excused, case.buffer // 2, length * case.telemetry.step / 3600)
+        bins = found.bin_maxima(scores, excused, case.buffer // 2)
+        figures |= _shipped(scores, here, bins, length * case.telemetry.step / 3600)
     if outcome.blame is not None:
         names = [signal.name for signal in case.telemetry.signals]
         for share in (1.0, 1.5):
@@ -85,11 +86,11 @@ def _fleet(case: Case, outcome: Outcome) -> Unit:
     """The GPUs' series one after the other, and one threshold for all of them."""
     counted = [event for event in case.events if event.severity >= LEAST_SEVERITY]
     figures = _ranking(outcome.scores.ravel(), case.labels.ravel(), case.buffer)
-    maxima = found.bin_maxima(outcome.scores, case.excused, case.buffer // 2)
+    maxima = alarm_bins(case, outcome, case.buffer // 2)
     peaks = np.array([_peak(outcome.scores, event) for event in counted])
     ruled = np.array([case.rules[list(event.entities), event.start : event.end].any() for event in counted])
     if outcome.calibrated:
-        figures |= _shipped(outcome.scores, counted, case.excused, BLOCK, case.gpu_hours)
+        figures |= _shipped(outcome.scores, counted, alarm_bins(case, outcome, BLOCK), case.gpu_hours)
         figures["event_recall_shipped_with_rules"] = float(np.mean(ruled | (peaks >= 1))) if counted else float("nan")
         if outcome.own is not None:
             alarms = (found.bin_maxima(outcome.own, case.excused, BLOCK) >= 1).sum()
@@ -103,16 +104,36 @@ def _peak(scores: Floats, event: Event) -> float:
     return float(np.nanmax(part)) if not np.isnan(part).all() else -np.inf
 
 
-def _shipped(
-    scores: Floats, happened: Sequence[Event], excused: NDArray[np.bool_], width: int, hours: float
-) -> dict[str, float]:
+def alarm_bins(case: Case, outcome: Outcome, width: int) -> NDArray[np.float64]:
+    """The highest score in each bin of each GPU, and of each group, which is one alarm however many GPUs it has.
+
+    See `events.bin_maxima`. A group's alarm is right where at least half of its GPUs are in an event.
+    """
+    own = outcome.scores if outcome.own is None else outcome.own
+    bins = [found.bin_maxima(own, case.excused, width)]
+    for (kind, name), scores in outcome.groups.items():
+        members = _members(case, kind, name)
+        right = 2 * (members & case.excused).sum(axis=0) >= np.maximum(members.sum(axis=0), 1)
+        bins.append(found.bin_maxima(scores[None], right[None], width))
+    return np.sort(np.concatenate(bins))[::-1]
+
+
+def _members(case: Case, kind: str, name: str) -> NDArray[np.bool_]:
+    """Who belongs to a group, [gpus, scored steps]."""
+    if kind == "job":
+        return case.telemetry.job[:, case.split :] == case.telemetry.jobs.index(name)
+    here = np.array([getattr(gpu, kind) == name for gpu in case.telemetry.gpus])
+    return np.broadcast_to(here[:, None], case.excused.shape)
+
+
+def _shipped(scores: Floats, happened: Sequence[Event], bins: NDArray[np.float64], hours: float) -> dict[str, float]:
     """What a user gets without choosing anything: at a score of 1."""
     late = found.delays(scores, happened, np.nextafter(1.0, 0.0))
     sudden = late[[not event.creeping for event in happened]] if happened else late
     return {
         "event_recall_shipped": float(np.mean(~np.isnan(late))) if len(late) else float("nan"),
         "median_delay_steps": float(np.nanmedian(sudden)) if np.isfinite(sudden).any() else float("nan"),
-        "false_alarms_per_1000h": 1000 * float((found.bin_maxima(scores, excused, width) >= 1).sum()) / hours,
+        "false_alarms_per_1000h": 1000 * float((bins >= 1).sum()) / hours,
     }
 
 

@@ -131,8 +131,8 @@ class _Plan:
 
 
 class Faults:
-    """A number of faults at random times and places. The kinds come as often as `faults.KINDS` weighs them, and each
-    at least once when there are enough."""
+    """A number of faults at random times and places, none in the first `quiet_seconds`. The kinds come as often as
+    `faults.KINDS` weighs them, and each at least once when there are enough."""
 
     def __init__(
         self,
@@ -141,16 +141,18 @@ class Faults:
         length_seconds: float,
         rng: np.random.Generator,
         kinds: Sequence[str] = tuple(KINDS),
+        quiet_seconds: float = 0.0,
     ) -> None:
         self._fleet = fleet
         self._rng = rng
         self._plans = []
+        left = length_seconds - quiet_seconds
         for kind in draw(count, rng, kinds):
-            start = fleet.seconds + float(rng.uniform(0.05, 0.9) * length_seconds)
+            start = fleet.seconds + quiet_seconds + float(rng.uniform(0.05, 0.9) * left)
             self._plans.append(
                 _Plan(
                     start=start,
-                    end=start + float(min(rng.uniform(600, 2_400), 0.25 * length_seconds)),
+                    end=start + float(min(rng.uniform(600, 2_400), 0.25 * left)),
                     kind=kind,
                     severity=round(float(rng.uniform(0.3, 1.0)), 3),
                     creeping=bool(rng.random() < 0.4),

@@ -32,6 +32,7 @@ class Recorder:
         faults: int,
         upkeep: bool = True,
         kinds: Sequence[str] = tuple(KINDS),
+        quiet_hours: float = 0.0,
     ) -> None:
         self.folder = folder
         self.steps = round(hours * 3600 / step)
@@ -45,7 +46,7 @@ class Recorder:
             self._jobs.step(_LONGEST_STEP_SECONDS)
             fleet.step(_LONGEST_STEP_SECONDS)
         self._zero = fleet.seconds
-        self._faults = Faults(fleet, faults, hours * 3600, rng, kinds)
+        self._faults = Faults(fleet, faults, hours * 3600, rng, kinds, quiet_hours * 3600)
         self._upkeep = Upkeep(fleet, np.random.default_rng([fleet.seed, 3])) if upkeep else None
         self._labels = _Labels(fleet)
         self._names: dict[str, int] = {}

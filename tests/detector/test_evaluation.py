@@ -131,6 +131,24 @@ def test_the_figures_of_a_fleet_are_those_counted_by_hand(case: Case) -> None:
     assert silent["event_recall_shipped"] == silent["false_alarms_per_1000h"] == 0
 
 
+def test_a_group_s_false_alarm_is_one_however_many_gpus_it_has(case: Case) -> None:
+    found = outcome(case, 2.0, slice(45, 50), [5])
+    alarming = np.zeros(120, np.float32)
+    alarming[90:95] = 3.0  # long after the event
+    grouped = replace(found, own=found.scores, groups={("node", "node-01"): alarming, ("rack", "rack-1"): 0 * alarming})
+    hour = 1000 / (16 * 120 * STEP / 3600)
+    figures = measures.units(case, grouped)[0].figures
+    assert figures["false_alarms_per_1000h"] == pytest.approx(hour)
+    assert figures["false_alarms_of_gpus_per_1000h"] == 0
+    assert measures.alarm_bins(case, grouped, 60)[:2].tolist() == [3.0, 0.5]
+    # While one of eight is in an event, an alarm of all is wrong; while half are, it is right.
+    at_once = replace(grouped, groups={("node", "node-01"): np.roll(alarming, -48)})
+    assert measures.alarm_bins(case, at_once, 60)[0] == 3.0
+    excused = case.excused.copy()
+    excused[:4] = excused[5]
+    assert measures.alarm_bins(replace(case, excused=excused), at_once, 60)[0] == 0.5
+
+
 def test_event_recall_is_pooled_with_one_threshold_for_all_fleets() -> None:
     quiet = Unit({}, np.array([3.0, 1.0]), 500.0, np.array([2.0, 5.0]), np.array([np.inf, 5.0]))
     loud = Unit({}, np.array([9.0, 4.0]), 500.0, np.array([6.0]), np.array([6.0]))
@@ -240,7 +258,22 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(
 @pytest.mark.slow
 def test_a_synthetic_fleet_is_recorded_learned_scored_and_measured(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    small = ["--nodes", "2", "--hours", "1.3", "--step", "6", "--faults", "4", "--iterations", "5", "--seeds", "1"]
+    small = [
+        "--nodes",
+        "2",
+        "--history-hours",
+        "1",
+        "--hours",
+        "1",
+        "--step",
+        "6",
+        "--faults",
+        "4",
+        "--iterations",
+        "5",
+        "--seeds",
+        "1",
+    ]
     methods = ["--methods", "stethos", "--methods", "random"]
     done = CliRunner().invoke(cli, ["evaluate", "--data", "synthetic", *small, *methods, "--json", str(out)])
     assert done.exit_code == 0, done.output

@@ -11,7 +11,7 @@ from detector.calibration import BLOCK
 from detector.contexts import alone
 from detector.features import TREND, WINDOW, trend, unchanged
 from detector.limits import Stretch, fit
-from detector.residuals import PeerJudge, Residuals, apart_from_fleet, apart_from_node, in_units, within
+from detector.residuals import PeerJudge, Residuals, apart_from_fleet, apart_from_node, beyond, in_units, within
 from detector.signals import Signal
 from detector.telemetry import IDLE, Telemetry
 
@@ -149,6 +149,15 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
     apart, common = apart_from_node(residuals, telling, fleet)
     np.testing.assert_array_equal(apart[0, :8, 0], residuals[0, :8, 0])
     assert np.isnan(common[0, :8]).all()
+
+
+@pytest.mark.parametrize(
+    ("residual", "common", "expected"),
+    [(5.0, 3.0, 2.0), (5.0, 7.0, 0.0), (-5.0, -3.0, -2.0), (0.5, 13.0, 0.0), (0.5, -13.0, 0.5), (4.0, np.nan, 4.0)],
+)
+def test_nobody_is_off_for_standing_where_the_others_do_not(residual: float, common: float, expected: float) -> None:
+    assert beyond(np.full((1, 1), residual, np.float32), np.full((1, 1), common, np.float32)).item() == expected
+    assert np.isnan(beyond(np.full((1, 1), np.nan, np.float32), np.full((1, 1), common, np.float32))).all()
 
 
 @pytest.mark.parametrize(

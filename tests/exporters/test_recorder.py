@@ -36,6 +36,15 @@ def test_the_same_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> Non
         assert (other / name).read_bytes() != (folder / name).read_bytes()
 
 
+def test_no_fault_comes_before_the_quiet_hours_are_over(tmp_path: Path) -> None:
+    made = Recorder(build(4, 8, 32, ["H100"], 7), tmp_path, START, 1.0, 10.0, 8, quiet_hours=0.75)
+    sum(made.run())
+    begun = [fault.start_seconds - 600 for fault in made.fleet.history]  # after ten minutes of warming up
+    assert len(begun) >= 6
+    assert min(begun) >= 2700
+    assert max(begun) <= 3600
+
+
 def test_rows_are_one_per_step_and_gpu(folder: Path) -> None:
     read = recording.read(folder / "recording.parquet")
     assert len(read.sources) == 32

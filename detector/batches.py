@@ -115,6 +115,10 @@ def peers(
     if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
         activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
+    for row, signal in enumerate(telemetry.signals):
+        if signal.held is not None:
+            held = window_features(readings[row], _PAUSE, steps=newest).high
+            activity = np.where((job == IDLE) & (held < signal.held), np.float32(0), activity)
     states = topology.states(job, activity)
     topologies = tuple(
         topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)

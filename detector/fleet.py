@@ -122,12 +122,15 @@ class Fleet:
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
             common = verdicts.ratios(residuals.shared, groups.signals(judge.signals), judge.shared)
             together = groups.scores(common, telemetry)
-            own = groups.undeceived(residuals.own, judge.signals, together, telemetry)
-            ratios = verdicts.ratios(own, judge.signals, judge.own)
-            found = findings.find(telemetry.gpus, own, ratios, judge.signals, judge.own, silence, watched, errors)
+            deceived = groups.deceived(together, telemetry)
+            residuals.forget(deceived, judge.signals)
+            ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
+            found = findings.find(
+                telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
+            )
             missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and isinstance(judge, ModelJudge):
-            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
+            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps, deceived)
         served = self._card if self._card and judge is self._model else None
         return Snapshot(
             at=float(telemetry.timestamps[-1]),
@@ -139,7 +142,15 @@ class Fleet:
             trained_at=served.trained_at.timestamp() if served else None,
         )
 
-    def _count(self, judge: ModelJudge, residuals: Residuals, score: Floats, telemetry: Telemetry, steps: int) -> None:
+    def _count(
+        self,
+        judge: ModelJudge,
+        residuals: Residuals,
+        score: Floats,
+        telemetry: Telemetry,
+        steps: int,
+        deceived: NDArray[np.bool_],
+    ) -> None:
         """Keep the accounts of the model in office, and of the one beside it over the same steps."""
         at = float(telemetry.timestamps[-1])
         self.tally.add(telemetry.gpus, score, at)
@@ -150,6 +161,7 @@ class Fleet:
             with stage("shadow"):
                 other, chair = self._second
                 theirs = chair.judge(other, telemetry, steps)
+                theirs.forget(deceived, other.signals)
                 ratios = verdicts.ratios(theirs.own, other.signals, other.own)
                 self.trial.own.add(telemetry.gpus, findings.worst(ratios), at)
             self.trial.office.add(telemetry.gpus, score, at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -50,27 +50,19 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
     return dict(zip(keys, np.maximum(found.max(axis=0), 0.0).tolist(), strict=True))
 
 
-def undeceived(
-    own: Floats, signals: Sequence[Signal], found: Mapping[tuple[str, str], float], telemetry: Telemetry
-) -> Floats:
-    """A GPU's own residuals, less those that say nothing because it is compared with ranks that are off themselves.
+def deceived(found: Mapping[tuple[str, str], float], telemetry: Telemetry) -> NDArray[np.bool_]:
+    """Whose peers are no measure, because at least half of the other ranks work on nodes that score 1 and more. [gpus].
 
-    own: [rows, gpus, steps], rows for each signal once or several times over; found: `scores`. Where at least half of
-    the other ranks work on nodes that score 1 and more, the healthy ones stand out: what a job makes, and what may go
-    either way, is NaN for them.
+    Compared with those, the healthy ones stand out. Who is on such a node himself is not meant. found: `scores`.
     """
     off = np.array([found.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
-    now = telemetry.job[:, -1] if telemetry.job.size else np.full(len(off), IDLE, np.int32)
     if not off.any():
-        return own
-    ranks = np.unique(np.stack([now, topology.models(telemetry.gpus)]), axis=1, return_inverse=True)[1]
+        return off
+    now = telemetry.job[:, -1]
+    ranks = np.unique(np.stack([now, topology.models(telemetry.gpus)]), axis=1, return_inverse=True)[1].ravel()
     others, others_off = np.bincount(ranks)[ranks] - 1, np.bincount(ranks, off)[ranks]
-    deceived = (now != IDLE) & ~off & (2 * others_off >= np.maximum(others, 1))
-    telling = np.array([signal.follows != "job" and signal.direction != "both" for signal in signals])
-    kept: Floats = np.where(
-        deceived[:, None] & ~np.tile(telling, len(own) // len(signals))[:, None, None], np.float32(np.nan), own
-    )
-    return kept
+    beside: NDArray[np.bool_] = (now != IDLE) & ~off & (2 * others_off >= np.maximum(others, 1))
+    return beside
 
 
 def medians(found: Floats, telemetry: Telemetry) -> Floats:

@@ -20,21 +20,28 @@ Key = tuple[str, str]  # node, gpu
 
 @dataclass(frozen=True, slots=True)
 class Offsets:
-    """The usual residual of each known GPU, by its place in `keys`: float32 [known, 2, rows], idle and not."""
+    """The usual residual of each known GPU, by its place in `keys`: float32 [known, 2, rows], idle and not.
+
+    rows: of `Residuals.own` those of the model, two for each signal, then of `shared` one for each.
+    """
 
     keys: tuple[Key, ...]
     values: Floats
 
-    def apply(self, residuals: Floats, gpus: Iterable[Gpu], context: NDArray[np.int64]) -> Floats:
-        """The first rows of [rows, gpus, steps] less what is usual for each GPU; who is not known has no offset."""
+    def apply(self, residuals: Floats, gpus: Iterable[Gpu], context: NDArray[np.int64], rows: slice) -> Floats:
+        """The first rows of [rows, gpus, steps] less what is usual for each GPU; who is not known has no offset.
+
+        rows: which of the offsets they are.
+        """
         if not self.keys:
             return residuals
         place = {key: row for row, key in enumerate(self.keys)}
-        rows = self.values.shape[2]
+        known = self.values[..., rows]
+        count = known.shape[2]
         mine = np.array([place.get((gpu.node, gpu.gpu), -1) for gpu in gpus], np.int64)
-        usual = np.where(mine[:, None, None] >= 0, self.values[mine], np.float32(0))
+        usual = np.where(mine[:, None, None] >= 0, known[mine], np.float32(0))
         less = np.where(idle(context)[None], usual[:, 0].T[:, :, None], usual[:, 1].T[:, :, None])
-        return np.concatenate([residuals[:rows] - less, residuals[rows:]])
+        return np.concatenate([residuals[:count] - less, residuals[count:]])
 
 
 NONE = Offsets((), np.zeros((0, 2, 0), np.float32))

@@ -41,6 +41,19 @@ class Residuals:
     own: Floats
     shared: Floats
 
+    def forget(self, gpus: NDArray[np.bool_], signals: Sequence[Signal]) -> None:
+        """Drop what has been found of these GPUs so far, but for what counts errors. gpus: [gpus]."""
+        if gpus.any():
+            counts = np.tile([signal.kind == "counter" for signal in signals], len(self.own) // len(signals))
+            self.own[np.ix_(~counts, gpus)] = np.nan
+
+    def less(self, usual: Offsets, gpus: tuple[Gpu, ...], context: NDArray[np.int64], signals: int) -> Residuals:
+        """Less what is usual for each GPU. context: [gpus, steps]."""
+        return Residuals(
+            usual.apply(self.own, gpus, context, slice(2 * signals)),
+            usual.apply(self.shared, gpus, context, slice(2 * signals, None)),
+        )
+
     def with_habits(self, unusual: Floats) -> Residuals:
         """With another row for each signal, see habits.py."""
         plain = 2 * len(unusual)
@@ -173,10 +186,10 @@ class ModelJudge:
         found = raw(self.network, prepared, ordered, self.scaling)
         if self.habits is not None:
             found = found.with_habits(self.habits.residuals(ordered, readings, first))
-        own = self.offsets.apply(found.own, telemetry.gpus, prepared.context)
+        found = found.less(self.offsets, telemetry.gpus, prepared.context, len(self.signals))
         count = len(self.signals)
         return Residuals(
-            in_units(own, self.own_scale, prepared.context, count),
+            in_units(found.own, self.own_scale, prepared.context, count),
             in_units(found.shared, self.shared_scale, prepared.context, count),
         )
 

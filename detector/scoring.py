@@ -16,7 +16,7 @@ from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
 from detector.findings import Findings
-from detector.residuals import Judge
+from detector.residuals import Judge, Residuals
 from detector.telemetry import IDLE, Floats, Telemetry
 from detector.verdicts import TOP
 
@@ -63,23 +63,27 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     silence = _silence(reported)
     common = groups.signals(judge.signals)
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
+    before: Residuals | None = None
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
         end = min(begin + _CHUNK, len(telemetry.timestamps))
-        own, shared = _residuals(telemetry, judge, begin, end)
+        made = _residuals(telemetry, judge, begin, end)
+        if before:  # what was forgotten stays so
+            made.own[..., : HISTORY - 1] = before.own[..., 1 - HISTORY :]
+        before = made
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
             answering = np.bincount(nodes, reported[:, step])[nodes] > 0
             missed = answering & rules.missing(silence[:, step], telemetry.gpus)
             recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
-            together = verdicts.ratios(shared[..., now], common, judge.shared)
-            of_groups = groups.scores(together, _until(telemetry, step, step))
-            mine = groups.undeceived(own[..., now], judge.signals, of_groups, _until(telemetry, step, step))
-            ratios = verdicts.ratios(mine, judge.signals, judge.own)
+            newest, current = Residuals(made.own[..., now], made.shared[..., now]), _until(telemetry, step, step)
+            together = groups.scores(verdicts.ratios(newest.shared, common, judge.shared), current)
+            newest.forget(groups.deceived(together, current), judge.signals)
+            ratios = verdicts.ratios(newest.own, judge.signals, judge.own)
             found = findings.find(
-                telemetry.gpus, mine, ratios, judge.signals, judge.own, silence[:, step], missed, errors
+                telemetry.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
-            yield Step(step, found, of_groups, mine)
+            yield Step(step, found, together, newest.own)
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:
@@ -125,17 +129,16 @@ def _rows(telemetry: Telemetry, step: Step) -> Iterator[dict[str, object]]:
         yield told
 
 
-def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> tuple[Floats, Floats]:
-    """Own and shared residuals of the chunk and of the HISTORY before it; NaN before the first step."""
+def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> Residuals:
+    """The residuals of the chunk and of the HISTORY before it; NaN before the first step."""
     wanted = begin - HISTORY + 1
     start = max(0, wanted - _PAST)
     piece = _until(telemetry, end - 1, start)
     found = judge.residuals(piece, max(0, wanted) - start)
     missing = max(0, -wanted)
-    own, shared = (
-        np.pad(each, ((0, 0), (0, 0), (missing, 0)), constant_values=np.nan) for each in (found.own, found.shared)
+    return Residuals(
+        *(np.pad(each, ((0, 0), (0, 0), (missing, 0)), constant_values=np.nan) for each in (found.own, found.shared))
     )
-    return own, shared
 
 
 def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:

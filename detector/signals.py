@@ -54,6 +54,7 @@ class _Entry(BaseModel):
     hides: tuple[str, ...] = ()
     scored: bool = True
     follows: Follows = None
+    held: float | None = None
     cause: _Cause = _Cause()
     alarms: tuple[Alarm, ...] = ()
 
@@ -100,6 +101,7 @@ class Signal:
     rank_high: int = 0  # of the causes, see signals.yml
     rank_low: int = 0
     together: Direction | None = None
+    held: float | None = None  # work holds at least so much of it
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:
@@ -187,4 +189,5 @@ def _signal(entry: _Entry, ranks: Mapping[str, int]) -> Signal | None:
         ranks.get(entry.cause.high or "", 0),
         ranks.get(entry.cause.low or "", 0),
         entry.together,
+        entry.held,
     )

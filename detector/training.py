@@ -170,8 +170,10 @@ def _offsets(
             job=telemetry.job[:, :end],
         )
         part = prepare(before, readings[..., :end], scaling, models, state, first)
-        own = raw(network, part, before, scaling).own
-        found.append(offsets.fit(own[: 2 * len(telemetry.signals)], telemetry.gpus, part.context))
+        usual = raw(network, part, before, scaling)
+        count = len(telemetry.signals)
+        rows = np.concatenate([usual.own[: 2 * count], usual.shared[:count]])
+        found.append(offsets.fit(rows, telemetry.gpus, part.context))
     return offsets.merged(found)
 
 
@@ -232,7 +234,7 @@ def _stretches(
             unusual = known.residuals(telemetry, readings, first)
             unusual[..., : max(0, _split(readings) - first)] = np.nan  # they are made of what was before
             found = found.with_habits(unusual)
-        found = replace(found, own=usually.apply(found.own, telemetry.gpus, part.context))
+        found = found.less(usually, telemetry.gpus, part.context, len(telemetry.signals))
         broken = rules.findings(recording, first).score > 0
         found.own[:, broken] = found.shared[:, broken] = np.nan
         newest = replace(telemetry, timestamps=telemetry.timestamps[first:], job=telemetry.job[:, first:])

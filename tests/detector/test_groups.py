@@ -32,23 +32,15 @@ def test_a_signal_that_half_of_a_group_does_not_report_says_nothing_of_it() -> N
     assert found["rack", "rack-1"] == pytest.approx(expected)
 
 
-def test_healthy_ranks_beside_a_node_that_is_off_do_not_stand_out_by_what_the_job_makes() -> None:
+def test_ranks_beside_a_node_that_is_off_are_no_measure_for_the_others() -> None:
     fleet = telemetry(steps=2)
     fleet.job[:] = IDLE
     fleet.job[:16] = 0
-    job, either, heat = (
-        signals.load().describe(name) for name in ("tensor_active_ratio", "power_watts", "temperature_celsius")
-    )
-    own = np.full((6, len(fleet.gpus), 2), 5.0, np.float32)  # each signal twice over
-    assert groups.undeceived(own, (job, either, heat), {("node", "node-01"): 0.9}, fleet) is own
-    found = groups.undeceived(own, (job, either, heat), {("node", "node-01"): 1.0}, fleet)
-    told = ~np.isnan(found).any(axis=-1)
-    assert told[:, :8].all()  # whose node it is
-    assert told[:, 8:16].any(axis=1).tolist() == [False, False, True] * 2
-    assert told[:, 16:].all()  # who works for nobody
-    # With only a few of its ranks there, the others still tell who is off.
-    fleet.job[3:8, -1] = IDLE
-    assert not np.isnan(groups.undeceived(own, (job, either, heat), {("node", "node-01"): 1.0}, fleet)).any()
+    assert not groups.deceived({("node", "node-01"): 0.9}, fleet).any()
+    found = groups.deceived({("node", "node-01"): 1.0}, fleet)
+    assert np.flatnonzero(found).tolist() == list(range(8, 16))  # neither the node's own nor who works for nobody
+    fleet.job[3:8, -1] = IDLE  # three of its ranks are few beside eight
+    assert not groups.deceived({("node", "node-01"): 1.0}, fleet).any()
 
 
 def lower(members: Floats) -> Floats:

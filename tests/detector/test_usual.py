@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector import habits, offsets
+from detector import habits, offsets, signals
 from detector.batches import peers
 from detector.calibration import BLOCK
-from detector.contexts import alone
+from detector.contexts import alone, idle
 from detector.features import TREND, WINDOW, trend, unchanged
 from detector.limits import Stretch, fit
 from detector.residuals import PeerJudge, Residuals, apart_from_fleet, apart_from_node, beyond, in_units, within
@@ -76,11 +76,13 @@ def test_an_offset_is_taken_off_but_not_what_was_broken_when_it_was_learned() ->
     usual[3] = 50.0
     residuals = (usual[:, None] + 0.1 * random.standard_normal((16, 200))).astype(np.float32)[None]
     context = np.full((16, 200), BUSY_CONTEXT)
-    less = offsets.fit(residuals, fleet, context).apply(residuals, fleet, context)
+    less = offsets.fit(residuals, fleet, context).apply(residuals, fleet, context, slice(None))
     assert np.abs(np.delete(less[0], 3, axis=0)).max() < 1
     assert less[0, 3].min() > 40
     resting = np.full((16, 200), IDLE_CONTEXT)
-    np.testing.assert_array_equal(offsets.fit(residuals, fleet, context).apply(residuals, fleet, resting), residuals)
+    np.testing.assert_array_equal(
+        offsets.fit(residuals, fleet, context).apply(residuals, fleet, resting, slice(None)), residuals
+    )
 
 
 def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
@@ -88,9 +90,9 @@ def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
     context = np.full((8, 100), BUSY_CONTEXT)
     made = [offsets.fit(np.full((1, 8, 100), level, np.float32), fleet, context) for level in (1.0, 2.0)]
     residuals = np.full((1, 8, 100), 2.0, np.float32)
-    assert not offsets.merged(made).apply(residuals, fleet, context).any()
+    assert not offsets.merged(made).apply(residuals, fleet, context, slice(None)).any()
     strangers = [replace(gpu, node="elsewhere") for gpu in fleet]
-    np.testing.assert_array_equal(offsets.merged(made).apply(residuals, strangers, context), residuals)
+    np.testing.assert_array_equal(offsets.merged(made).apply(residuals, strangers, context, slice(None)), residuals)
 
 
 def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:
@@ -151,6 +153,15 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
     assert np.isnan(common[0, :8]).all()
 
 
+def test_of_who_is_compared_in_vain_only_the_errors_count() -> None:
+    counted, gauge = signals.load().describe("ecc_corrected_total"), signals.load().describe("power_watts")
+    found = Residuals(np.ones((4, 3, 5), np.float32), np.ones((2, 3, 5), np.float32))
+    found.forget(np.array([False, True, False]), (counted, gauge))
+    assert np.isnan(found.own[:, 1]).all(axis=1).tolist() == [False, True] * 2
+    assert not np.isnan(found.own[:, [0, 2]]).any()
+    assert not np.isnan(found.shared).any()
+
+
 @pytest.mark.parametrize(
     ("residual", "common", "expected"),
     [(5.0, 3.0, 2.0), (5.0, 7.0, 0.0), (-5.0, -3.0, -2.0), (0.5, 13.0, 0.0), (0.5, -13.0, 0.5), (4.0, np.nan, 4.0)],
@@ -176,6 +187,21 @@ def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
     fleet = servers()
     _, _, context = peers(fleet, fleet.values, STATE, 500)
     assert alone(context).all()
+
+
+def test_who_holds_no_memory_and_works_for_no_job_is_idle_however_busy_it_says_it_is() -> None:
+    fleet = fleets.telemetry(steps=80)
+    held = np.full((1, *fleet.values.shape[1:]), 0.006, np.float32)
+    held[0, 21] = 0.3  # somebody's work, of whom no job is named
+    fleet.values[fleets.row("utilization_ratio"), 20:22] = 0.4
+    fleet.job[:] = IDLE
+    fleet.job[:16] = 0
+    memory = signals.load().describe("memory_used_ratio")
+    wide = replace(fleet, signals=(*fleet.signals, memory), values=np.concatenate([fleet.values, held]))
+    _, _, context = peers(wide, wide.values, STATE, 79)
+    assert idle(context)[:, 0].tolist() == [*[False] * 16, *[True] * 5, False, *[True] * 10]
+    _, _, context = peers(fleet, fleet.values, STATE, 79)
+    assert not idle(context)[20:22].any()
 
 
 def test_without_a_model_such_servers_are_compared_with_one_another() -> None:

@@ -13,8 +13,8 @@ from kernels.cores import cores
 from kernels.group_deviation.arrays import Deviation
 from kernels.vectors import largest, least, load, store
 
-# values, their shape, members, offsets, floors, minimum; median, mad, deviation; values and results flat
-Task = tuple[Floats, tuple[int, int, int], Integers, Integers, NDArray[np.float64], int, Floats, Floats, Floats]
+# values, signals, GPUs, steps, members, offsets, floors, minimum; median, mad, deviation; values and results flat
+Task = tuple[Floats, int, int, int, Integers, Integers, NDArray[np.float64], int, Floats, Floats, Floats]
 
 LANES = 16
 READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
@@ -119,7 +119,7 @@ def sort_columns(rows: Floats) -> None:
 @njit(cache=True, nogil=True)
 def _columns(task: Task, first: int, end: int) -> None:
     """The columns of each group in blocks of lanes, of the blocks first to end."""
-    values, (signals, gpus, steps), members, offsets, floors, minimum, median, mad, deviation = task
+    values, signals, gpus, steps, members, offsets, floors, minimum, median, mad, deviation = task
     groups = offsets.size - 1
     lanes = signals * steps
     for work in range(first, end):
@@ -179,7 +179,7 @@ def fill(
     signals, _, steps = values.shape
     blocks = (offsets.size - 1) * ((signals * steps + LANES - 1) // LANES)
     results = out.median.reshape(-1), out.mad.reshape(-1), out.deviation.reshape(-1)
-    task = values.reshape(-1), values.shape, members, offsets, floors, minimum, *results
+    task = values.reshape(-1), *values.shape, members, offsets, floors, minimum, *results
     threads = 1 + out.deviation.size // READINGS_PER_THREAD
     if threads == 1:
         _columns(task, 0, blocks)

@@ -58,13 +58,18 @@ def check_positive(number: int, name: str, unit: str) -> None:
         raise ValueError(f"{name} must be at least 1 {unit}, got {number}")
 
 
+@cache
+def _names(kind: "type[DataclassInstance]") -> tuple[str, ...]:
+    """Of a dataclass's fields, which take as long to list as a small array to work on."""
+    return tuple(field.name for field in fields(kind))
+
+
 def check_results(out: "DataclassInstance", shapes: Iterable[tuple[int, ...]], values: Floats) -> None:
     """Arrays to write into, one per shape, are like the values in all but their shape."""
-    for field, shape in zip(fields(out), shapes, strict=False):
-        array = getattr(out, field.name)
-        if type(array) is not type(values):
-            raise TypeError(f"out.{field.name} must lie where values lie, got {type(array).__name__}")
-        if array.dtype != values.dtype or array.shape != shape or not array.flags.c_contiguous:
-            raise ValueError(
-                f"out.{field.name} must be C-contiguous {values.dtype} {shape}, got {array.dtype} {array.shape}"
-            )
+    kind, dtype = type(values), values.dtype
+    for name, shape in zip(_names(type(out)), shapes, strict=False):
+        array = getattr(out, name)
+        if type(array) is not kind:
+            raise TypeError(f"out.{name} must lie where values lie, got {type(array).__name__}")
+        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise ValueError(f"out.{name} must be C-contiguous {dtype} {shape}, got {array.dtype} {array.shape}")

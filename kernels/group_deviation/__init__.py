@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.arrays import Floats, Integers, check_results, module_of, version
+from kernels.arrays import INTEGERS, Floats, Integers, check_results, module_of, version
 from kernels.group_deviation import arrays
 from kernels.group_deviation.arrays import Deviation
 
@@ -48,7 +48,9 @@ def peer_deviation(
     module = module_of(values)
     arrays.check_values(values)
     members, offsets = module.ascontiguousarray(members), module.ascontiguousarray(offsets)
-    arrays.check_groups(members, offsets, values.shape[1])
+    arrays.check_kinds(members, offsets)
+    if module is not np or not version("group_deviation", module).sound(members, offsets, values.shape[1]):
+        arrays.check_groups(members, offsets, values.shape[1])
     floors = arrays.floors(floor, values.shape[0])
     arrays.check_minimum(minimum)
     expected = arrays.shapes(values, members, offsets)
@@ -62,7 +64,7 @@ def peer_deviation(
         version("group_deviation", module).fill(
             values.reshape(signals, gpus, steps[0] if steps else 1),
             members,
-            offsets.astype(np.int64, copy=False),
+            offsets if offsets.dtype == INTEGERS[1] else offsets.astype(np.int64),
             floors,
             minimum,
             out,

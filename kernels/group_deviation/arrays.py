@@ -36,11 +36,14 @@ def check_values(values: Floats) -> None:
         raise ValueError(f"values must be C-contiguous, got strides {values.strides} for shape {values.shape}")
 
 
-def check_groups(members: Integers, offsets: Integers, gpus: int) -> None:
+def check_kinds(members: Integers, offsets: Integers) -> None:
     if members.dtype != INTEGERS[0] or members.ndim != 1:
         raise TypeError(f"members must be int32 [memberships], got {members.dtype} of shape {members.shape}")
     if offsets.dtype not in INTEGERS or offsets.ndim != 1:
         raise TypeError(f"offsets must be int32 or int64 [groups + 1], got {offsets.dtype} of shape {offsets.shape}")
+
+
+def check_groups(members: Integers, offsets: Integers, gpus: int) -> None:
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != members.size:
         ends = f"{offsets[0]} to {offsets[-1]}" if offsets.size else "nothing"
         raise ValueError(f"offsets must run from 0 to the {members.size} memberships, got {ends}")
@@ -56,6 +59,10 @@ def check_groups(members: Integers, offsets: Integers, gpus: int) -> None:
 
 def floors(floor: float | NDArray[np.float64], signals: int) -> NDArray[np.float64]:
     """The floor of every signal."""
+    if isinstance(floor, int | float) and 0 <= floor < np.inf:
+        spread = np.empty(signals)
+        spread.fill(floor)
+        return spread
     if np.shape(floor) not in ((), (signals,)):
         raise ValueError(f"floor must be one number or one per signal [{signals}], got shape {np.shape(floor)}")
     spread = np.empty(signals)

@@ -11,9 +11,26 @@ from numpy.typing import NDArray
 from kernels.arrays import Floats, Integers
 from kernels.cores import cores
 from kernels.group_deviation.arrays import Deviation
-from kernels.group_deviation.vectors import LANES, order
+from kernels.vectors import largest, least, load, store
 
+# values, signals, GPUs, steps, members, offsets, floors, minimum; median, mad, deviation; values and results flat
+Task = tuple[Floats, int, int, int, Integers, Integers, NDArray[np.float64], int, Floats, Floats, Floats]
+
+LANES = 16
 READINGS_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
+
+
+@njit(cache=True, nogil=True)
+def sound(members: Integers, offsets: Integers, gpus: int) -> bool:
+    """Whether `arrays.check_groups` would find nothing; of a small step its many calls take longer than the rest."""
+    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != members.size:
+        return False
+    fits = True
+    for group in range(offsets.size - 1):
+        fits &= offsets[group] <= offsets[group + 1]
+    for gpu in members:
+        fits &= 0 <= gpu < gpus
+    return fits
 
 
 @njit(cache=True, nogil=True)
@@ -70,6 +87,14 @@ def in_spreads(difference: float, scale: float) -> float:
     return difference / scale
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _order(rows: Floats, low: int, high: int) -> None:
+    """Put the smaller of each two values in row `low`, the larger in row `high`; no NaN."""
+    one, other = load(rows, low, LANES), load(rows, high, LANES)
+    store(rows, low, least(one, other))
+    store(rows, high, largest(one, other))
+
+
 @njit(cache=True, nogil=True)
 def sort_columns(rows: Floats) -> None:
     """Sort every column of [size, LANES] by Batcher's merge exchange (Knuth vol. 3, 5.2.2, algorithm M)."""
@@ -84,7 +109,7 @@ def sort_columns(rows: Floats) -> None:
             # The rows with `low & block == wanted`.
             for first in range(wanted, size - distance, 2 * block):
                 for low in range(first, min(first + block, size - distance)):
-                    order(rows, low, low + distance)
+                    _order(rows, low, low + distance)
             if span == block:
                 break
             distance, span, wanted = span - block, span // 2, block
@@ -92,21 +117,9 @@ def sort_columns(rows: Floats) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _columns(
-    values: Floats,
-    shape: tuple[int, int, int],
-    members: Integers,
-    offsets: Integers,
-    floors: NDArray[np.float64],
-    minimum: int,
-    median: Floats,
-    mad: Floats,
-    deviation: Floats,
-    first: int,
-    end: int,
-) -> None:
+def _columns(task: Task, first: int, end: int) -> None:
     """The columns of each group in blocks of lanes, of the blocks first to end."""
-    signals, gpus, steps = shape
+    values, signals, gpus, steps, members, offsets, floors, minimum, median, mad, deviation = task
     groups = offsets.size - 1
     lanes = signals * steps
     for work in range(first, end):
@@ -149,20 +162,9 @@ def _columns(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _fill(
-    values: Floats,
-    shape: tuple[int, int, int],
-    members: Integers,
-    offsets: Integers,
-    floors: NDArray[np.float64],
-    minimum: int,
-    median: Floats,
-    mad: Floats,
-    deviation: Floats,
-    blocks: int,
-) -> None:
+def _fill(task: Task, blocks: int) -> None:
     for work in prange(blocks):
-        _columns(values, shape, members, offsets, floors, minimum, median, mad, deviation, work, work + 1)
+        _columns(task, work, work + 1)
 
 
 def fill(
@@ -176,11 +178,11 @@ def fill(
     """Compute into `out`; the arguments are checked, values are 3-D and the floors one per signal."""
     signals, _, steps = values.shape
     blocks = (offsets.size - 1) * ((signals * steps + LANES - 1) // LANES)
-    flat = values.reshape(-1), values.shape, members, offsets, floors, minimum
     results = out.median.reshape(-1), out.mad.reshape(-1), out.deviation.reshape(-1)
+    task = values.reshape(-1), *values.shape, members, offsets, floors, minimum, *results
     threads = 1 + out.deviation.size // READINGS_PER_THREAD
     if threads == 1:
-        _columns(*flat, *results, 0, blocks)
+        _columns(task, 0, blocks)
         return
     with cores(threads):
-        _fill(*flat, *results, blocks)
+        _fill(task, blocks)

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Floats
 from kernels.cores import cores
-from kernels.group_deviation.cpu import in_spreads, middle_value, sort_columns
-from kernels.group_deviation.vectors import LANES, exchange
+from kernels.group_deviation.cpu import LANES, in_spreads, middle_value, sort_columns
 from kernels.median_mad.arrays import History
+from kernels.vectors import alike, chosen, load, store
+
+# values, window, floors, minimum; median, mad, deviation
+Task = tuple[Floats, int, NDArray[np.float64], int, Floats, Floats, Floats]
 
 SAMPLES_PER_THREAD = 16_384  # some 200 µs: waking a thread for less can cost more than it saves
 RUN = 256  # steps that a thread takes after it sorted once
@@ -46,18 +49,25 @@ def distance_from(low: int, column: Floats, count: int, centre: float) -> tuple[
 
 
 @njit(cache=True, nogil=True)
-def _runs(
-    values: Floats,
-    window: int,
-    floors: NDArray[np.float64],
-    minimum: int,
-    median: Floats,
-    mad: Floats,
-    deviation: Floats,
-    first_run: int,
-    end_run: int,
-) -> None:
+def _exchange(rows: Floats, moving: Floats) -> None:
+    """Take moving[0] out of the sorted columns of [size + 1, LANES] and put moving[1] in.
+
+    moving: [2, LANES], a value per column. The last row of the columns is infinite; no NaN.
+    """
+    leaving, entering = load(moving, 0, LANES), load(moving, 1, LANES)
+    before, value = alike(-rows.dtype.type(np.inf), LANES), load(rows, 0, LANES)
+    for row in range(rows.shape[0] - 1):
+        above = load(rows, row + 1, LANES)
+        kept = chosen(value < leaving, value, above)
+        put = chosen(before > entering, before, entering)
+        store(rows, row, chosen(kept < put, kept, put))
+        before, value = kept, above
+
+
+@njit(cache=True, nogil=True)
+def _runs(task: Task, first_run: int, end_run: int) -> None:
     """Of all series' runs, lanes side by side, the first to the end one."""
+    values, window, floors, minimum, median, mad, deviation = task
     series, steps = values.shape
     newest = median.shape[1]
     runs = (newest + RUN - 1) // RUN
@@ -87,7 +97,7 @@ def _runs(
                     moving[0, lane] = old if leaves else np.inf
                     moving[1, lane] = new if enters else np.inf
                     counts[lane] += int(enters) - int(leaves)
-                exchange(rows, moving)
+                _exchange(rows, moving)
             for lane in range(width):
                 column, count = rows[:, lane], counts[lane]
                 centre, spread, scale = np.nan, np.nan, np.nan
@@ -101,28 +111,19 @@ def _runs(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _fill(
-    values: Floats,
-    window: int,
-    floors: NDArray[np.float64],
-    minimum: int,
-    median: Floats,
-    mad: Floats,
-    deviation: Floats,
-    blocks: int,
-) -> None:
+def _fill(task: Task, blocks: int) -> None:
     for work in prange(blocks):
-        _runs(values, window, floors, minimum, median, mad, deviation, work, work + 1)
+        _runs(task, work, work + 1)
 
 
 def fill(values: Floats, window: int, floors: NDArray[np.float64], minimum: int, out: History) -> None:
     """Compute into `out`, [series, steps]; the arguments are checked and hold at least one series and step."""
     series, newest = out.median.shape
     blocks = (series + LANES - 1) // LANES * ((newest + RUN - 1) // RUN)
-    arguments = values, window, floors, minimum, out.median, out.mad, out.deviation
+    task = values, window, floors, minimum, out.median, out.mad, out.deviation
     threads = 1 + window * out.median.size // SAMPLES_PER_THREAD
     if threads == 1:
-        _runs(*arguments, 0, blocks)
+        _runs(task, 0, blocks)
         return
     with cores(threads):
-        _fill(*arguments, blocks)
+        _fill(task, blocks)

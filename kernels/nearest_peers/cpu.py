@@ -12,8 +12,7 @@ from numba import get_num_threads, njit
 from numpy.typing import NDArray
 
 from kernels.arrays import Floats
-from kernels.group_deviation.cpu import sort_columns
-from kernels.group_deviation.vectors import LANES
+from kernels.group_deviation.cpu import LANES, sort_columns
 from kernels.nearest_peers.arrays import SPARE, Peers, factors
 
 BLOCK = 2048  # rows and columns: 16 MiB in float32

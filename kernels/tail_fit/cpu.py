@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Floats
 from kernels.cores import cores
-from kernels.group_deviation.cpu import sort_columns
-from kernels.group_deviation.vectors import LANES
+from kernels.group_deviation.cpu import LANES, sort_columns
 from kernels.tail_fit.arrays import Tail
 
 Numbers = NDArray[np.float64]

@@ -49,8 +49,9 @@ def window_features(
     else:
         check_results(out, 7 * (shape,), values)
     if out.mean.size:
-        series = values.reshape(-1, values.shape[-1])
-        version("window_features", module).fill(series, window, minimum, _flat(out, newest))
+        flat = out if values.ndim == 2 else _flat(out, newest)
+        series = values if values.ndim == 2 else values.reshape(-1, values.shape[-1])
+        version("window_features", module).fill(series, window, minimum, flat)
     return out
 
 

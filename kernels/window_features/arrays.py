@@ -25,6 +25,22 @@ class Features:
     missing: Floats
 
 
+Arrays = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats]
+
+
+def each(features: Features) -> Arrays:
+    """The arrays in their order."""
+    return (
+        features.mean,
+        features.deviation,
+        features.slope,
+        features.low,
+        features.high,
+        features.last,
+        features.missing,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ring:
     """The newest `window` samples of every series and their sums, which a step brings up to date in place.

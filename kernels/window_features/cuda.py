@@ -3,7 +3,7 @@
 """numba.cuda: a team of threads adds up the window of one series and step; in a ring, a thread moves a series on.
 
 Windows of neighbouring steps overlap, and the card's caches serve what they share: adding each up from its own
-samples needs no giving back, whose rounding `cpu.py` has to watch.
+samples needs no giving back, whose rounding `sums.py` has to watch.
 """
 
 import math
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kernels.arrays import Floats
 from kernels.card import Results, on_card, stream
-from kernels.window_features import cpu
-from kernels.window_features.arrays import Features, Ring
-from kernels.window_features.cpu import (
+from kernels.window_features import sums as on_cpu
+from kernels.window_features.arrays import Features, Ring, each
+from kernels.window_features.sums import (
     COUNT,
     HIGH,
     LAST,
@@ -38,14 +38,14 @@ from kernels.window_features.cpu import (
 THREADS = 256
 TEAM = 32
 
-_features = cuda.jit(device=True)(cpu.features.py_func)
-_slide = cuda.jit(device=True)(cpu.slide.py_func)
-_worn = cuda.jit(device=True)(cpu.worn.py_func)
+_features = cuda.jit(device=True)(on_cpu.features.py_func)
+_slide = cuda.jit(device=True)(on_cpu.slide.py_func)
+_worn = cuda.jit(device=True)(on_cpu.worn.py_func)
 
 
 @cuda.jit(device=True)
 def _add_up(sums: NDArray[np.float64], samples: Floats, oldest: int, window: int) -> None:
-    """A ring's sums by one thread, as `cpu.add_up` has them."""
+    """A ring's sums by one thread, as `sums.add_up` has them."""
     for key in range(sums.size):
         sums[key] = 0.0
     sums[LOW], sums[HIGH], sums[LAST], sums[LAST_AT], sums[NEXT] = np.inf, -np.inf, np.nan, -1.0, window
@@ -213,7 +213,7 @@ def fill(values: Floats, window: int, minimum: int, out: Features) -> None:
 
     Arrays on the card are used where they lie, NumPy arrays travel there and back.
     """
-    results = Results.of(*cpu.each(out))
+    results = Results.of(*each(out))
     teams = THREADS // TEAM
     blocks = math.ceil(out.mean.size / teams)
     _kernel()[blocks, (TEAM, teams), stream()](  # type: ignore[index]
@@ -231,7 +231,7 @@ def begin(ring: Ring) -> None:
 
 def step(ring: Ring, newest: Floats, minimum: int, out: Features) -> None:
     """Move the ring on and compute into `out`, [series, 1]."""
-    results = Results.of(ring.samples, ring.sums, *cpu.each(out))
+    results = Results.of(ring.samples, ring.sums, *each(out))
     samples, sums, *features = results.there
     _step[math.ceil(newest.size / THREADS), THREADS, stream()](
         samples, sums, ring.oldest, on_card(newest), minimum, *features

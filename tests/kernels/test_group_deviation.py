@@ -145,10 +145,14 @@ def test_threads_may_call_at_once() -> None:
         "import numpy as np\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from kernels import peer_deviation\n"
-        "values = np.random.default_rng(0).normal(size=(8, 2000)).astype(np.float32)\n"
+        "from kernels.group_deviation import cpu, reference\n"
+        "values = np.random.default_rng(0).normal(size=(9, 2000)).astype(np.float32)\n"
+        "assert values.size > cpu.READINGS_PER_THREAD\n"
         "groups = np.arange(2000, dtype=np.int32), np.arange(0, 2001, 8)\n"
         "with ThreadPoolExecutor(4) as pool:\n"
         "    found = list(pool.map(lambda _: peer_deviation(values, *groups).deviation, range(40)))\n"
+        "expected = reference.peer_deviation(values, *groups).deviation\n"
+        "np.testing.assert_allclose(found[0], expected, rtol=2**-21)\n"
         "assert all((each == found[0]).all() for each in found)\n"
     )
     environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue"}

@@ -49,6 +49,14 @@ def test_cpu_equals_the_reference(dtype: Dtype, window: int) -> None:
         check_windows(cpu.fill, values, window, steps)
 
 
+def test_all_cores_equal_the_reference() -> None:
+    """Enough for several threads, and series that do not fill the last lanes."""
+    values = np.random.default_rng(8).normal(60, 5, (1_003, 41)).astype(np.float32)
+    values[::3, 5:30:4] = np.nan
+    assert len(values) * (30 + 3 * 41) > cpu.SAMPLES_PER_THREAD
+    check_windows(cpu.fill, values, 30, 41)
+
+
 @pytest.mark.parametrize("window", [1, 6, 60])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_ring_equals_the_reference(dtype: Dtype, window: int) -> None:

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import click
 import structlog
-import torch
 import uvicorn
 
 from detector import auth, ingest, log, recording, registry, scoring, signals, training
@@ -31,6 +30,7 @@ from detector.service import Service, application
 from detector.shard import Shard
 from detector.signals import Signals, SignalsError
 from detector.telemetry import Telemetry
+from detector.threads import limit
 from detector.topology import KINDS
 from detector.training import Settings, TrainingError, train
 
@@ -109,7 +109,7 @@ def run(
     step: float,
 ) -> None:
     """Judge the fleet every step and publish the scores as metrics."""
-    torch.set_num_threads(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
+    limit(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
     wanted = _or_exit(lambda: signals.load(signals_file))
     token = None if auth.is_loopback(host) else _or_exit(lambda: auth.load(token_file or home / "token"))
     wishes = Wishes(budget, shard, frozenset(KINDS) - set(no_edges) if no_edges else None)
@@ -180,7 +180,7 @@ def train_command(
     step: float,
 ) -> None:
     """Learn a fleet's normal behaviour from recordings or from Prometheus. No labels are needed."""
-    torch.set_num_threads(threads)
+    limit(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
     click.echo("reading the telemetry ...", err=True)
     telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, shard))
@@ -279,7 +279,7 @@ def evaluate(
     from detector.evaluation import comparison, report  # scikit-learn, which only this command needs
     from detector.evaluation.methods import Setup
 
-    torch.set_num_threads(threads)
+    limit(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
     setup = Setup(Settings(budget, iterations), (wanted.activity, wanted.effort))
     shape = Synthetic(nodes=nodes, history_hours=history_hours, hours=hours, step=step, faults=faults)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector import lockstep, topology
 from detector.contexts import SETTLING, contexts
-from detector.features import Scaling, channels, peer_medians, smooth, trend, unchanged
+from detector.features import WINDOW, Scaling, channels, peer_medians, smooth, trend, unchanged
 from detector.model import Batch
 from detector.stages import stage
 from detector.telemetry import IDLE, Floats, Telemetry
@@ -86,13 +86,14 @@ def prepare(
     with stage("graph"):
         topologies, graph, context = peers(telemetry, readings, state, first)
     with stage("features"):
-        scaled = scaling.apply(readings, model)
+        past = min(first, WINDOW)
+        scaled = scaling.apply(readings[..., first - past :], model)
         made = np.array([signal.follows == "job" for signal in telemetry.signals])
         return Prepared(
-            scaled[:, :, first:],
-            channels(scaled, first),
+            scaled[:, :, past:],
+            channels(scaled, past),
             unchanged(readings, first),
-            trend(scaled[made], first),
+            trend(scaled[made], past),
             model,
             topologies,
             graph,
@@ -124,11 +125,14 @@ def peers(
         topology.build(telemetry.gpus, job[:, step], activity[:, step], effort[:, step], telemetry.edges)
         for step in range(first - past, job.shape[1])
     )
-    company = _companies(telemetry, np.stack([active, work]), states[:, first - past :], first)
-    graph = tuple(
-        known if together is None else known | {"job": topology.companions(telemetry.gpus, mine, together)}
-        for known, mine, together in zip(topologies, states[:, first - past :].T, company, strict=True)
-    )
+    now = states[:, first - past :]
+    graph = topologies
+    if ((now == UNNAMED).sum(axis=0) >= MINIMUM).any() and (telemetry.edges is None or "job" in telemetry.edges):
+        company = _companies(telemetry, np.stack([active, work]), now, first)
+        graph = tuple(
+            known if together is None else known | {"job": topology.companions(telemetry.gpus, mine, together)}
+            for known, mine, together in zip(topologies, now.T, company, strict=True)
+        )
     return topologies, graph, contexts(states, topologies)
 
 
@@ -140,12 +144,11 @@ def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], fi
     working = window_features(work[0], _PAUSE).high > BUSY_RATIO
     unnamed = (telemetry.job == IDLE) & (working | np.isnan(work[0]))
     model = topology.models(telemetry.gpus)
-    wanted = telemetry.edges is None or "job" in telemetry.edges
     for step in range(first, work.shape[2]):
         begin = step + 1 - lockstep.LAG - lockstep.SPAN
         # Jobs that began together are not yet one: the beginning itself is left out.
         settled = unnamed[:, max(0, begin - _BEGINNING) : step + 1].all(axis=1)
-        if not wanted or begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
+        if begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
             yield None
         else:
             yield lockstep.ranks(work[..., begin : step + 1], settled, model)

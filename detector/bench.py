@@ -18,7 +18,6 @@ from pathlib import Path
 
 import click
 import psutil
-import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -29,6 +28,7 @@ from detector.feed import Feed
 from detector.fleet import Fleet
 from detector.promql import Prometheus
 from detector.service import receiver
+from detector.threads import limit
 from detector.training import Settings
 
 STAGES = ("query", "parse", "ingest", "features", "graph", "model", "score", "publish")
@@ -76,7 +76,7 @@ def cli(
     file: Path | None,
 ) -> None:
     """Scrape fleets of these sizes and time the detector's ticks."""
-    torch.set_num_threads(threads)
+    limit(threads)
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         models = Path(folder) / "models"
         if model:

@@ -146,19 +146,24 @@ def _look(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], bool]:
     """Of each row the value that stands at each time, NaN for none; whether any may yet; whether enough is kept."""
     found, alive = np.full((rows.size, at.size), np.nan), np.zeros(rows.size, np.bool_)
+    newest = np.empty(at.size, np.int64)
     for series in range(rows.size):
         row = rows[series]
-        if times[row].min() != _NEVER and times[row].min() > at[0]:
+        oldest, last = times[row, 0], 0
+        newest[:] = -1
+        for place in range(times.shape[1]):
+            time_ = times[row, place]
+            oldest = min(oldest, time_)
+            if time_ > times[row, last]:
+                last = place
+            for step in range(at.size):
+                if at[step] - lookback < time_ <= at[step] and (newest[step] < 0 or time_ >= times[row, newest[step]]):
+                    newest[step] = place
+        if oldest != _NEVER and oldest > at[0]:
             return found, alive, False
         for step in range(at.size):
-            newest = -1
-            for place in range(times.shape[1]):
-                time_ = times[row, place]
-                if at[step] - lookback < time_ <= at[step] and (newest < 0 or time_ >= times[row, newest]):
-                    newest = place
-            if newest >= 0:
-                found[series, step] = values[row, newest]
-        last = times[row].argmax()
+            if newest[step] >= 0:
+                found[series, step] = values[row, newest[step]]
         ended = values[row, last : last + 1].view(np.uint64)[0] == _ENDED and times[row, last] <= at[0]
         alive[series] = times[row, last] > at[0] - lookback and not ended
     return found, alive, True

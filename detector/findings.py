@@ -73,8 +73,8 @@ def find(
     silent = silence >= MISSING_STEPS
     score[silent] = np.nan
     alarmed = np.flatnonzero(score >= 1)
-    judged = verdicts.judge(np.ascontiguousarray(residuals[:, alarmed]), signals, thresholds)
-    causes = {row: verdict.cause for row, verdict in zip(alarmed.tolist(), judged, strict=True) if verdict}
+    pointed = verdicts.causes_of(np.ascontiguousarray(residuals[:, alarmed]), signals, thresholds)
+    causes = dict(zip(alarmed.tolist(), pointed, strict=True))
     for row in np.flatnonzero(silent & watched).tolist():
         score[row], causes[row] = verdicts.missing(int(silence[row])).score, MISSING
         leading[row], shares[row] = [len(signals), *[-1] * (TOP - 1)], [1.0, *[0.0] * (TOP - 1)]

@@ -17,7 +17,7 @@ from detector.feed import Feed
 from detector.ingest import WHOLE, Ingest, Intake
 from detector.promql import Prometheus
 from detector.registry import Card, RegistryError
-from detector.residuals import Judge, ModelJudge, PeerJudge, Residuals
+from detector.residuals import Judge, ModelJudge, PeerJudge, Residuals, Trail
 from detector.shard import Shard
 from detector.signals import Signals
 from detector.stages import stage
@@ -243,10 +243,7 @@ class Chair:
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Drop the residuals of these GPUs."""
         if self._judged:
-            residuals = Residuals(self._judged.residuals.own.copy(), self._judged.residuals.shared.copy())
-            known = rows[rows < residuals.own.shape[1]]
-            residuals.own[:, known], residuals.shared[:, known] = np.nan, np.nan
-            self._judged = replace(self._judged, residuals=residuals)
+            self._judged.trail.forget(rows[rows < len(self._judged.gpus)])
 
     def judge(self, judge: Judge, telemetry: Telemetry, steps: int) -> Residuals:
         """The newest HISTORY residuals, `steps` of them new."""
@@ -254,11 +251,14 @@ class Chair:
         new = min(steps, HISTORY) if known else HISTORY
         residuals = judge.residuals(telemetry.newest(_PAST + new), _PAST) if new else None
         if known and new < HISTORY:
-            past = known.of(telemetry.gpus)
-            residuals = past.followed_by(residuals, HISTORY) if residuals else past
-        assert residuals is not None
-        self._judged = _Judged(judge, telemetry.gpus, residuals)
-        return residuals
+            trail = known.of(telemetry.gpus)
+            if residuals:
+                trail.add(residuals)
+        else:
+            assert residuals is not None
+            trail = Trail(residuals)
+        self._judged = _Judged(judge, telemetry.gpus, trail)
+        return trail.residuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,16 +267,16 @@ class _Judged:
 
     judge: Judge
     gpus: tuple[Gpu, ...]
-    residuals: Residuals
+    trail: Trail
 
-    def of(self, gpus: tuple[Gpu, ...]) -> Residuals:
+    def of(self, gpus: tuple[Gpu, ...]) -> Trail:
         """The same for another fleet: who is new, or was exchanged, has no past."""
         if gpus == self.gpus:
-            return self.residuals
+            return self.trail
         rows = {gpu: row for row, gpu in enumerate(self.gpus)}
         here = np.array([rows.get(gpu, -1) for gpu in gpus], np.int64)
         own, shared = (
             np.where(here[:, None] >= 0, past[:, here], np.float32(np.nan))
-            for past in (self.residuals.own, self.residuals.shared)
+            for past in (self.trail.residuals.own, self.trail.residuals.shared)
         )
-        return Residuals(own, shared)
+        return Trail(Residuals(own, shared))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector import topology
 from detector.signals import Signal
-from detector.telemetry import IDLE, Floats, Gpu, Telemetry
+from detector.telemetry import IDLE, Floats, Gpu, Telemetry, by_fleet
 from kernels import peer_deviation
 
 LEAST = 3  # members that could be judged; with fewer a median says nothing about the group
@@ -88,7 +87,7 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     return np.stack(rows, axis=-2)
 
 
-@lru_cache(maxsize=8)
+@by_fleet
 def _places(gpus: tuple[Gpu, ...]) -> tuple[tuple[str, tuple[str, ...], NDArray[np.int32]], ...]:
     """Nodes and racks: the kind, the names in order, and where in them each GPU's is, [gpus]."""
     found = []

@@ -59,13 +59,37 @@ class Residuals:
         plain = 2 * len(unusual)
         return Residuals(np.concatenate([self.own[:plain], unusual, self.own[plain:]]), self.shared)
 
-    def followed_by(self, newer: Residuals, length: int) -> Residuals:
-        """These and then the newer ones, the newest `length` steps of them."""
-        own, shared = (
-            np.concatenate([old, new], axis=-1)[..., -length:]
-            for old, new in ((self.own, newer.own), (self.shared, newer.shared))
+
+class Trail:
+    """Residuals of the newest steps, always as many: arrays twice as long and written left to right, as a Window's."""
+
+    def __init__(self, residuals: Residuals) -> None:
+        self._length = self._end = residuals.own.shape[2]
+        self._own, self._shared = (
+            np.concatenate([each, np.empty_like(each)], axis=2) for each in (residuals.own, residuals.shared)
         )
-        return Residuals(own, shared)
+
+    @property
+    def residuals(self) -> Residuals:
+        """A view, valid until the next `add`."""
+        kept = slice(self._end - self._length, self._end)
+        return Residuals(self._own[..., kept], self._shared[..., kept])
+
+    def add(self, newer: Residuals) -> None:
+        """Let newer steps, fewer than there are, take the place of the oldest."""
+        new = newer.own.shape[2]
+        whole = self._own, self._shared
+        if self._end + new > 2 * self._length:
+            for array in whole:
+                array[..., : self._length] = array[..., self._end - self._length : self._end].copy()
+            self._end = self._length
+        for array, each in zip(whole, (newer.own, newer.shared), strict=True):
+            array[..., self._end : self._end + new] = each
+        self._end += new
+
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """These GPUs have no past."""
+        self._own[:, rows], self._shared[:, rows] = np.nan, np.nan
 
 
 class Judge(Protocol):

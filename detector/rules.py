@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.signals import Alarm
-from detector.telemetry import Floats, Gpu, Telemetry
+from detector.telemetry import Floats, Gpu, Telemetry, by_fleet
 
 SCORE = 2.0  # of a rule that fires
 MISSING = "missing"
@@ -65,18 +65,17 @@ def missing(silent: NDArray[np.int64], gpus: Sequence[Gpu], patience: int = NODE
     Alone among its node's GPUs, soon; together with all of them, only after longer than upkeep takes: `patience` steps.
     """
     long = silent >= patience
-    found: NDArray[np.bool_] = np.zeros(silent.shape, bool)
-    for columns in _by_node(gpus).values():
-        soon = (silent[columns] >= MISSING_STEPS) & (silent[columns] == 0).any(axis=0)
-        found[columns] = soon | long[columns]
+    order, starts, node = _nodes(tuple(gpus))
+    answers = np.logical_or.reduceat(silent[order] == 0, starts, axis=0)
+    found: NDArray[np.bool_] = ((silent >= MISSING_STEPS) & answers[node]) | long
     return found
 
 
-def _by_node(gpus: Sequence[Gpu]) -> Mapping[str, list[int]]:
-    nodes: dict[str, list[int]] = {}
-    for column, gpu in enumerate(gpus):
-        nodes.setdefault(gpu.node, []).append(column)
-    return nodes
+@by_fleet
+def _nodes(gpus: tuple[Gpu, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The GPUs node by node, where in that each node begins, and which node each GPU is of."""
+    _, node, sizes = np.unique(np.array([gpu.node for gpu in gpus], np.str_), return_inverse=True, return_counts=True)
+    return np.argsort(node, kind="stable"), np.cumsum(sizes) - sizes, node
 
 
 def _since(reports: NDArray[np.bool_]) -> NDArray[np.int64]:

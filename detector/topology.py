@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.telemetry import IDLE, Floats, Gpu
+from detector.telemetry import IDLE, Floats, Gpu, by_fleet
 
 KINDS = ("job", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
@@ -123,7 +122,7 @@ def models(gpus: Sequence[Gpu]) -> NDArray[np.int64]:
     return _places(tuple(gpus)).model
 
 
-@lru_cache(maxsize=8)
+@by_fleet
 def by_node(gpus: tuple[Gpu, ...]) -> Groups:
     """The GPUs of each node, whatever they do."""
     place = _places(gpus)
@@ -161,7 +160,7 @@ class _Places:
     order: NDArray[np.int64]
 
 
-@lru_cache(maxsize=8)
+@by_fleet
 def _places(gpus: tuple[Gpu, ...]) -> _Places:
     order = sorted(range(len(gpus)), key=lambda index: (gpus[index].node, gpus[index].gpu))
     node, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in ("node", "rack", "model"))

@@ -33,10 +33,31 @@ def judge(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) 
 
     residuals: float32 [rows, gpus, steps], at least HISTORY steps.
     """
+    best = ratios(residuals, signals, thresholds)
+    causes = causes_of(residuals, signals, thresholds)
+    return [_verdict(best[:, gpu], cause, signals) for gpu, cause in enumerate(causes)]
+
+
+def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[str]:
+    """What the newest step's evidence points to, whether it is an alarm or not; one of each GPU.
+
+    Of the signals that are an alarm by themselves, or the worst of them, the cause that brings the others about.
+    """
     by_row = _row_ratios(residuals, signals, thresholds, newest=1)[..., -1]
-    best = _together(by_row, signals)
-    recent: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)  # its sign: did the signal go up or down?
-    return [_verdict(best[:, gpu], by_row[:-1, gpu], recent[:, gpu], signals) for gpu in range(best.shape[1])]
+    ratio, by_signal = _together(by_row, signals), _by_signal(by_row[:-1], signals)
+    worst = by_signal.argmax(axis=0) * len(signals) + np.arange(len(signals))[:, None]
+    recent: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
+    upward = np.take_along_axis(recent, worst, axis=0) > 0
+    rows = rows_of(signals, len(residuals))
+    names = sorted({row.cause(sign) for row in rows for sign in (-1.0, 1.0)})
+    rank, name = (
+        np.where(upward, *(np.array([tell(row, sign) for row in rows], np.int64)[worst] for sign in (1.0, -1.0)))
+        for tell in (Signal.rank, lambda row, sign: names.index(row.cause(sign)))
+    )
+    told = ratio >= np.minimum(1.0, ratio.max(axis=0, initial=-np.inf))
+    for key in (rank, -ratio, name):  # the lowest of the first, of equal ones of the second ...
+        told &= key == np.where(told, key, np.inf).min(axis=0, initial=np.inf)
+    return [names[place] for place in np.take_along_axis(name, told.argmax(axis=0)[None], axis=0)[0].tolist()]
 
 
 def ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
@@ -87,7 +108,7 @@ def missing(silent: int) -> Verdict:
     return Verdict(min(silent / MISSING_STEPS, _MOST), MISSING, ((MISSING, 1.0),))
 
 
-def _verdict(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[Signal]) -> Verdict | None:
+def _verdict(ratios: Floats, cause: str, signals: Sequence[Signal]) -> Verdict | None:
     worst = float(ratios.max())
     if worst == -np.inf:
         return None
@@ -97,15 +118,4 @@ def _verdict(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[S
         return Verdict(0.0)
     order = np.argsort(-excess, kind="stable")[:TOP]
     shares = tuple((signals[i].name, float(excess[i] / total)) for i in order if excess[i] >= _LEAST_SHARE * total)
-    return Verdict(worst, _cause(ratios, by_row, recent, signals) if worst >= 1 else "", shares)
-
-
-def _cause(ratios: Floats, by_row: Floats, recent: Floats, signals: Sequence[Signal]) -> str:
-    """Of the signals that are an alarm by themselves, the cause that brings the others about."""
-    rows = rows_of(signals, len(by_row))
-    found = []
-    for place in np.flatnonzero(ratios >= min(1.0, float(ratios.max()))).tolist():
-        row = max(range(place, len(by_row), len(signals)), key=lambda each: float(by_row[each]))
-        deviation = float(recent[row])
-        found.append((rows[row].rank(deviation), -float(ratios[place]), rows[row].cause(deviation)))
-    return min(found)[2]
+    return Verdict(worst, cause if worst >= 1 else "", shares)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from detector.signals import Signal
@@ -84,14 +85,8 @@ class Window:
         A newer value replaces an older one; of several for one GPU and step the largest stays.
         """
         steps, kept = self._columns(timestamps)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinite
-            held = values.astype(np.float32)
-        kept &= np.isfinite(held) & (rows >= 0)
-        plane = self._values[self._place[signal]]
-        rows, steps = rows[kept], steps[kept]
-        plane[rows, steps] = np.nan
-        np.fmax.at(plane, (rows, steps), held[kept])
-        np.maximum.at(self._heard[self._place[signal]], rows, timestamps[kept])
+        place = self._place[signal]
+        _put(rows, np.where(kept, steps, -1), timestamps, values, self._values[place], self._heard[place])
 
     def jobs(self, names: Iterable[str]) -> Rows:
         """The numbers of jobs by name; valid until the next `advance`."""
@@ -193,3 +188,25 @@ class Window:
         self._jobs = {names[index]: place for place, index in enumerate(live[live != IDLE])}
         # np.unique sorts, so IDLE, the smallest, moves every other index up by one.
         self._job = (places - int(IDLE in live)).astype(np.int32)
+
+
+@njit(cache=True, nogil=True)
+def _put(
+    rows: Rows,
+    steps: NDArray[np.int64],
+    timestamps: Times,
+    values: NDArray[np.float64],
+    plane: NDArray[np.float32],
+    heard: Times,
+) -> None:
+    """Write samples into one signal's plane, see `Window.write`; a row or step of -1 has no place."""
+    for sample in range(rows.size):
+        if rows[sample] >= 0 and steps[sample] >= 0 and np.isfinite(np.float32(values[sample])):
+            plane[rows[sample], steps[sample]] = np.nan
+    for sample in range(rows.size):
+        row, step = rows[sample], steps[sample]
+        value = np.float32(values[sample])  # what it cannot hold is as good as infinite
+        if row >= 0 and step >= 0 and np.isfinite(value):
+            if not value <= plane[row, step]:
+                plane[row, step] = value
+            heard[row] = max(heard[row], timestamps[sample])

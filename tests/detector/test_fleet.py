@@ -10,7 +10,7 @@ from detector import ingest, recording, registry, signals, training
 from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
-from detector.residuals import ModelJudge
+from detector.residuals import ModelJudge, Residuals, Trail
 from detector.telemetry import Gpu, Telemetry
 from detector.training import Settings
 from detector.verdicts import judge, scores
@@ -223,3 +223,17 @@ def test_ended_jobs_are_dropped_from_the_windows_memory() -> None:
     held = window.telemetry()
     assert len(held.jobs) <= 1002
     assert [held.jobs[index] for index in held.job[0]] == ["job-2997", "job-2998", "job-2999"]
+
+
+def test_a_trail_holds_the_newest_residuals_in_their_order() -> None:
+    random = np.random.default_rng(6)
+    own, shared = (random.random((rows, 3, 60)).astype(np.float32) for rows in (4, 2))
+    trail, at = Trail(Residuals(own[..., :8], shared[..., :8])), 8
+    for new in (1, 3, 0, 7, 1, 1, 5, 2):
+        trail.add(Residuals(own[..., at : at + new], shared[..., at : at + new]))
+        at += new
+        np.testing.assert_array_equal(trail.residuals.own, own[..., at - 8 : at])
+        np.testing.assert_array_equal(trail.residuals.shared, shared[..., at - 8 : at])
+    trail.forget(np.array([1]))
+    assert np.isnan(trail.residuals.own[:, 1]).all()
+    np.testing.assert_array_equal(trail.residuals.own[:, 2], own[:, 2, at - 8 : at])

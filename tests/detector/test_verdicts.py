@@ -77,3 +77,31 @@ def test_the_newest_step_alone_is_judged_as_among_all() -> None:
     alone = verdicts.ratios(residuals[..., -HISTORY:], signals, thresholds)
     np.testing.assert_allclose(alone, whole[..., -1], rtol=1e-6)
     assert np.isfinite(alone).any()
+
+
+def test_the_cause_is_that_of_the_lowest_rank_then_of_the_strongest_evidence() -> None:
+    random = np.random.default_rng(9)
+    signals = [
+        Signal("heat", direction="high", cause_high="cooling", rank_high=-3),
+        Signal("clocks", direction="low", cause_low="clocks", rank_low=-1),
+        Signal("power", cause_high="inefficiency", cause_low="power_loss", rank_high=-3, rank_low=1),
+        Signal("work"),
+    ]
+    residuals = random.normal(0, 2, (8, 300, HISTORY)).astype(np.float32)
+    residuals[random.random(residuals.shape) < 0.3] = np.nan
+    residuals[random.random((8, 300)) < 0.2] = np.nan
+    thresholds = Thresholds(np.array([*[0.4] * 8, np.inf], np.float32)[None].repeat(len(HORIZONS), axis=0))
+    ratios = verdicts.ratios(residuals, signals, thresholds)
+    alone = np.array([verdicts.ratios(_only(residuals, row), signals, thresholds).max(axis=0) for row in range(8)])
+    recent = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
+    for gpu, cause in enumerate(verdicts.causes_of(residuals, signals, thresholds)):
+        counts = [place for place in range(4) if ratios[place, gpu] >= min(1.0, ratios[:, gpu].max())]
+        rows = {place: max((place, place + 4), key=lambda row: alone[row, gpu]) for place in counts}
+        ups = {place: recent[row, gpu] for place, row in rows.items()}
+        assert cause == min((signals[p].rank(up), -ratios[p, gpu], signals[p].cause(up)) for p, up in ups.items())[2]
+
+
+def _only(residuals: np.ndarray, row: int) -> np.ndarray:
+    kept = np.full_like(residuals, np.nan)
+    kept[row] = residuals[row]
+    return kept

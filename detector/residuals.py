@@ -386,7 +386,8 @@ def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:
         if len(groups.members):
             now = np.ascontiguousarray(residuals[:, :, step])
             median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
-            own[:, groups.members, step] = beyond(now[:, groups.members], median[:, groups.of[groups.members]])
+            common: Floats = median[:, groups.of[groups.members]].astype(np.float32)
+            own[:, groups.members, step] = beyond(now[:, groups.members], common)
     return own
 
 

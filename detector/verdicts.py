@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detector.calibration import HORIZONS, Thresholds, evidence, rows_of
 from detector.signals import Signal
@@ -16,7 +15,6 @@ TOP = 3
 MISSING_STEPS = 3  # of silence, and a GPU whose neighbours report is called missing
 MISSING = "missing"
 _MOST = 10.0
-_LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +24,6 @@ class Verdict:
     score: float
     cause: str = ""
     contributions: tuple[tuple[str, float], ...] = ()
-
-
-def judge(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[Verdict | None]:
-    """The newest step's verdict per GPU; None where nothing could be judged.
-
-    residuals: float32 [rows, gpus, steps], at least HISTORY steps.
-    """
-    best = ratios(residuals, signals, thresholds)
-    causes = causes_of(residuals, signals, thresholds)
-    return [_verdict(best[:, gpu], cause, signals) for gpu, cause in enumerate(causes)]
 
 
 def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[str]:
@@ -96,26 +84,6 @@ def _by_signal(rows: Floats, signals: Sequence[Signal]) -> Floats:
     return rows.reshape(len(rows) // max(1, len(signals)), len(signals), *rows.shape[1:])
 
 
-def scores(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
-    """The scores of every step at once: [signals, gpus, steps] → [gpus, steps], NaN where nothing could be judged."""
-    worst = all_ratios(residuals, signals, thresholds).max(axis=0, initial=-np.inf)
-    result: Floats = np.where(worst == -np.inf, np.nan, np.maximum(worst, 0.0))
-    return result
-
-
 def missing(silent: int) -> Verdict:
     """A GPU that has been silent for that many steps while its exporter answers."""
     return Verdict(min(silent / MISSING_STEPS, _MOST), MISSING, ((MISSING, 1.0),))
-
-
-def _verdict(ratios: Floats, cause: str, signals: Sequence[Signal]) -> Verdict | None:
-    worst = float(ratios.max())
-    if worst == -np.inf:
-        return None
-    excess: NDArray[np.float64] = np.square(np.maximum(ratios, 0.0), dtype=np.float64)
-    total = float(excess.sum())
-    if total <= 0:
-        return Verdict(0.0)
-    order = np.argsort(-excess, kind="stable")[:TOP]
-    shares = tuple((signals[i].name, float(excess[i] / total)) for i in order if excess[i] >= _LEAST_SHARE * total)
-    return Verdict(worst, cause if worst >= 1 else "", shares)

@@ -1,9 +1,15 @@
 """Telemetry made by hand: quiet fleets in which a test knows what is wrong."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from detector import signals
-from detector.telemetry import IDLE, Gpu, Telemetry
+from detector import findings, signals, verdicts
+from detector.calibration import Thresholds
+from detector.rules import Findings
+from detector.signals import Signal
+from detector.telemetry import IDLE, Floats, Gpu, Telemetry
+from detector.verdicts import Verdict
 
 NAMES = (
     "utilization_ratio",
@@ -59,3 +65,13 @@ def telemetry(steps: int = 400, seed: int = 1, nodes: int = 4) -> Telemetry:
 
 def row(name: str) -> int:
     return NAMES.index(name)
+
+
+def judged(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[Verdict | None]:
+    """The newest step's verdict on each GPU; all of them report, and no rule says anything."""
+    count = residuals.shape[1]
+    everyone, nobody = gpus(-(-count // 8))[:count], np.zeros(count, np.int64)
+    quiet = Findings(np.zeros((count, 1), np.float32), np.zeros((count, 1), np.int64), ())
+    ratios = verdicts.ratios(residuals, signals, thresholds)
+    found = findings.find(everyone, residuals, ratios, signals, thresholds, nobody, nobody > 0, quiet)
+    return [found.get(gpu) for gpu in everyone]

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from detector import verdicts
 from detector.calibration import (
     BLOCK,
     HISTORY,
@@ -15,6 +14,8 @@ from detector.calibration import (
     rough,
 )
 from detector.signals import Signal
+
+from . import fleets
 
 BOTH, HIGH, LOW = Signal("both"), Signal("high", direction="high"), Signal("low", direction="low")
 SHORT, LONG = HORIZONS
@@ -105,7 +106,7 @@ def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame()
     thresholds = calibrate(block_maxima(evidence(noise, signals)), signals, 1e-4)
     wrong = np.zeros((2, 1, HISTORY), np.float32)
     wrong[0] = 5.0
-    verdict = verdicts.judge(wrong, signals, thresholds)[0]
+    verdict = fleets.judged(wrong, signals, thresholds)[0]
     assert verdict is not None
     assert verdict.score > 1
     name, share = verdict.contributions[0]

@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import ingest, recording, registry, signals, training
+from detector import ingest, recording, registry, scoring, signals, training
 from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
 from detector.residuals import ModelJudge, Residuals, Trail
-from detector.telemetry import Gpu, Telemetry
+from detector.telemetry import Floats, Gpu, Telemetry
 from detector.training import Settings
-from detector.verdicts import judge, scores
 from detector.window import Window
 
 from .conftest import Serve
-from .fleets import START, STEP, row, telemetry
+from .fleets import START, STEP, judged, row, telemetry
 
 STATE = ("utilization_ratio", "power_watts")
 HOT = Gpu("node-03", "5", "GPU-2-5", "H100", "rack-2")
@@ -39,6 +38,11 @@ def watch(url: str, models: Path, steps: range) -> list[dict[Gpu, float]]:
         fleet = Fleet(client, signals.load(), models, STEP)
         ticks = [fleet.tick(START + step * STEP + 1.0) for step in steps]
     return [{gpu: verdict.score for gpu, verdict in tick.verdicts.items()} for tick in ticks]
+
+
+def scored(judge: ModelJudge, fleet: Telemetry, first: int) -> Floats:
+    """Offline, [gpus, steps from `first` on]."""
+    return np.stack([step.findings.score for step in scoring.score(fleet, judge, first)], axis=1)
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +79,7 @@ def test_live_and_recorded_scores_of_the_same_samples_agree(prometheus: Serve, t
     url = prometheus(fleet)
     live = watch(url, trained, range(130, 160))
     loaded, _ = registry.read(registry.versions(trained)[0])
-    recorded = scores(loaded.residuals(fleet, LENGTH - HISTORY).own, loaded.signals, loaded.own)
+    recorded = scored(loaded, fleet, LENGTH - HISTORY)
     for step, found in enumerate(live, 130):
         expected = recorded[:, step - (LENGTH - HISTORY)]
         np.testing.assert_allclose([found[gpu] for gpu in fleet.gpus], expected, atol=1e-5)
@@ -157,14 +161,14 @@ def test_a_version_read_back_judges_as_before(trained: Path) -> None:
     fleet = telemetry(100, seed=9)
     first, second = (each.residuals(fleet, 70).own for each in (loaded, again))
     np.testing.assert_array_equal(first, second)
-    assert judge(first, loaded.signals, loaded.own)[0] is not None
+    assert judged(first, loaded.signals, loaded.own)[0] is not None
 
 
 def test_a_model_serves_on_when_a_signal_is_no_longer_reported(trained: Path) -> None:
     loaded, _ = registry.read(registry.versions(trained)[0])
     fleet = telemetry(200, seed=11)
     fleet.values[row("power_watts")] = np.nan
-    found = scores(loaded.residuals(fleet, LENGTH).own, loaded.signals, loaded.own)
+    found = scored(loaded, fleet, LENGTH)
     # Trained on batches that lack nothing, a model calls nearly every GPU anomalous here.
     assert np.nanmean(found >= 1) < 0.3
 

@@ -5,6 +5,8 @@ from detector import verdicts
 from detector.calibration import HISTORY, HORIZONS, Thresholds
 from detector.signals import Signal
 
+from . import fleets
+
 HEAT = Signal("temperature", direction="high", cause_high="cooling")
 POWER = Signal("power", cause_high="inefficiency", cause_low="power_loss")
 SIGNALS = (HEAT, POWER)
@@ -14,7 +16,7 @@ THRESHOLDS = Thresholds(np.full((2, 3), 2.0, np.float32))
 def judged(heat: float, power: float) -> verdicts.Verdict | None:
     residuals = np.empty((2, 1, HISTORY), np.float32)
     residuals[0], residuals[1] = heat, power
-    return verdicts.judge(residuals, SIGNALS, THRESHOLDS)[0]
+    return fleets.judged(residuals, SIGNALS, THRESHOLDS)[0]
 
 
 def test_the_score_is_the_worst_evidence_over_its_threshold() -> None:
@@ -48,22 +50,16 @@ def test_without_any_residual_there_is_no_verdict() -> None:
     assert judged(np.nan, np.nan) is None
 
 
-def test_the_newest_verdict_equals_the_last_of_all_scores() -> None:
-    residuals = np.random.default_rng(1).standard_normal((2, 5, 80)).astype(np.float32) * 3
-    newest = [verdict.score for verdict in verdicts.judge(residuals, SIGNALS, THRESHOLDS) if verdict]
-    np.testing.assert_allclose(newest, verdicts.scores(residuals, SIGNALS, THRESHOLDS)[:, -1], rtol=1e-6)
-
-
 def test_a_signal_that_is_judged_twice_counts_once_by_the_worse() -> None:
     thresholds = Thresholds(np.full((2, 5), 2.0, np.float32))
     residuals = np.zeros((4, 1, HISTORY), np.float32)
     residuals[2], residuals[3] = 4.0, -3.0  # the second rows of heat and power
-    verdict = verdicts.judge(residuals, SIGNALS, thresholds)[0]
+    verdict = fleets.judged(residuals, SIGNALS, thresholds)[0]
     assert verdict is not None
     assert verdict.score == pytest.approx(2.0)
     assert verdict.cause == "cooling"
     assert [name for name, _ in verdict.contributions] == ["temperature", "power"]
-    assert verdicts.judge(residuals[:, :0], SIGNALS, thresholds) == []
+    assert fleets.judged(residuals[:, :0], SIGNALS, thresholds) == []
 
 
 def test_the_newest_step_alone_is_judged_as_among_all() -> None:

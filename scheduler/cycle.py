@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 
@@ -13,7 +12,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from . import placement
 from .clock import now, rfc3339
 from .health import HealthUnavailableError, Place, Prometheus, Reading, Thresholds, Verdict, judge
-from .jobs import Job, TransitionError
+from .jobs import Job, JobState
 from .nodes import SCORE, Node
 from .queue import Queue
 from .remediation import Policy
@@ -227,14 +226,16 @@ def _explanation(tx: Transaction, assignment: placement.Assignment) -> str:
 def _place(tx: Transaction, explained: Sequence[Explained], versions: Mapping[str, int]) -> list[placement.Assignment]:
     """Those that still hold: the job waits, and nothing was decided about its nodes meanwhile."""
     current = {row["name"]: row["version"] for row in tx.all("node_versions")}
-    placed = []
-    for assignment, why in explained:
-        same = all(current.get(share.node) == versions[share.node] for share in assignment.shares)
-        if same:
-            with suppress(TransitionError):
-                attempts.place(tx, attempts.Placement(assignment.job, assignment.shares, why))
-                placed.append(assignment)
-    return placed
+    found = jobs.find(tx, [assignment.job for assignment, _ in explained])
+    waiting = {job.id: job for job in found if job.state == JobState.QUEUED}
+    chosen = [
+        (assignment, why)
+        for assignment, why in explained
+        if assignment.job in waiting
+        and all(current.get(share.node) == versions[share.node] for share in assignment.shares)
+    ]
+    attempts.place(tx, [attempts.Placement(waiting[each.job], each.shares, why) for each, why in chosen])
+    return [assignment for assignment, _ in chosen]
 
 
 def _expire(tx: Transaction, silent: list[tuple[str, float]], settings: Settings) -> list[attempts.Ended]:

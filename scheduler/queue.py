@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,9 +13,11 @@ from .exposition import Metrics
 from .jobs import Job, Outcome, Part, Reconciliation, Specification, reconcile
 from .nodes import WHOLE_NODE, Gpu, Node, Owner
 from .remediation import Policy
-from .store import Store, Transaction, alerts, attempts, cooling, jobs, nodes, remediation
+from .store import Store, Transaction, alerts, attempts, cooling, jobs, nodes, remediation, reports
 from .store.alerts import Alert
 from .store.cooling import Cooling, Lowered
+from .store.jobs import Submission
+from .store.reports import Report, StaleReportError
 
 log = structlog.get_logger()
 
@@ -72,11 +74,9 @@ class Queue:
 
     async def submit(self, wanted: Specification, key: str | None = None, fingerprint: str = "") -> tuple[Job, bool]:
         """Once this returns, the job is on disk. Raises BusyKeyError, FullQueueError, ReusedKeyError."""
-        if key is None:
-            job, repeated = await self.store.write(jobs.submit, wanted, limit=self.limit)
-        else:
-            with self._only_one(key):
-                job, repeated = await self.store.write(jobs.submit, wanted, key, fingerprint, self.limit)
+        with nullcontext() if key is None else self._only_one(key):
+            asked = Submission(wanted, key, fingerprint, self.limit)
+            job, repeated = await self.store.together(jobs.accept, asked)
         self.kicked.set()
         return job, repeated
 
@@ -99,10 +99,10 @@ class Queue:
     async def report(self, fence: int, node: str, outcome: Outcome, reason: str | None, result: str | None) -> None:
         """Raises StaleReportError, after having noted that the late attempt's GPUs are free."""
         try:
-            happened = await self.store.write(attempts.report, fence, node, outcome, reason, result)
-        except attempts.StaleReportError as error:
+            happened = await self.store.together(reports.take, Report(fence, node, outcome, reason, result))
+        except StaleReportError as error:
             log.warning("late report refused", fence=fence, node=node, outcome=outcome, detail=str(error))
-            await self.store.write(attempts.release_stopped, fence, node)
+            await self.store.write(reports.release_stopped, fence, node)
             raise
         finally:
             self.kicked.set()
@@ -243,11 +243,12 @@ class _NodeLook:
 def _look(tx: Transaction, names: tuple[str, ...]) -> dict[str, _NodeLook]:
     known = {row["name"]: row for row in tx.all("nodes")}
     cooled = cooling.get_all(tx)
+    parts = attempts.live_parts(tx, names)
     return {
         name: _NodeLook(
             bool(known[name]["reachable"]),
             frozenset(gpu.index for gpu in nodes.described(known[name]["gpus"])),
-            attempts.live_parts(tx, name),
+            parts[name],
             cooled.get(name, {}),
         )
         for name in names
@@ -283,12 +284,14 @@ def _leave(tx: Transaction, names: tuple[str, ...]) -> None:
 
 
 def _orders(tx: Transaction, held: Mapping[str, frozenset[int]], unknown: tuple[str, ...]) -> Orders:
-    start, stop = [], []
-    for name, fences in held.items():
-        parts = attempts.live_parts(tx, name)
-        found = reconcile(parts, fences)
-        start += [Offer(part, jobs.get(tx, part.job)) for part in parts if part.fence in found.offer]
+    offered: list[Part] = []
+    stop: list[tuple[str, int]] = []
+    for name, parts in attempts.live_parts(tx, tuple(held)).items():
+        found = reconcile(parts, held[name])
+        offered += [part for part in parts if part.fence in found.offer]
         stop += [(name, fence) for fence in sorted(found.stop)]
+    wanted = jobs.find(tx, [part.job for part in offered])
+    start = [Offer(part, job) for part, job in zip(offered, wanted, strict=True)]
     return Orders(tuple(start), tuple(stop), unknown)
 
 

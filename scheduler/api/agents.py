@@ -10,8 +10,8 @@ from starlette.responses import Response
 from ..auth import Scope
 from ..jobs import JobType, Outcome
 from ..queue import Orders
-from ..store.attempts import StaleReportError
 from ..store.cooling import Lowered
+from ..store.reports import StaleReportError
 from .context import context
 from .endpoint import Answer, Body, Endpoint, answer, parse
 from .problems import Problem

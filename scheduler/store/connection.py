@@ -48,16 +48,21 @@ class Connection(Protocol):
         """Back to the savepoint."""
 
     def all(self, statement: str, values: Values) -> Sequence[Row]: ...
+    def each(self, statement: str, rows: Sequence[Values]) -> list[Sequence[Row]]:
+        """What `all` gives for each of the values, at the price of one answer."""
+
     def change(self, statement: str, values: Values) -> int:
         """How many rows were changed."""
 
     def send(self, statement: str, values: Values) -> None:
         """A change whose count nobody needs; its failure may be told as late as by `release` or `commit`."""
 
-    def send_one(self, statement: str, values: Values) -> None:
-        """The same, of exactly one row. Raises AssertionError, as late, when it was not one."""
+    def many(self, statement: str, rows: Sequence[Values]) -> None:
+        """`send` for each of the values."""
 
-    def many(self, statement: str, rows: Sequence[Values]) -> None: ...
+    def exactly(self, statement: str, rows: Sequence[Values]) -> None:
+        """The same, each a change of one row. Raises AssertionError, as late, when one was not."""
+
     def run(self, text: str) -> None:
         """A statement of a migration."""
 

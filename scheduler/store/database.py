@@ -1,7 +1,7 @@
 """The store: functions run in transactions, one thread that writes and one that reads.
 
-Writes that come while another is being committed share the next commit (group commit), each in its own
-savepoint. What is answered is on disk; what fails is undone by itself.
+Writes that come while another is being committed share the next commit (group commit). What is answered is on disk.
+Where one of them fails all are undone and done again, each in its own savepoint: what fails is undone by itself.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +25,7 @@ from .transaction import Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 log = structlog.get_logger()
 
@@ -34,7 +37,9 @@ BACKLOG = 5000
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    work: Callable[[Transaction], object]
+    #: Takes the items of all neighbours with the same work, and gives as many results.
+    work: Callable[[Transaction, Sequence[object]], Sequence[object]]
+    item: object
     loop: asyncio.AbstractEventLoop
     answer: "asyncio.Future[object]"
 
@@ -82,11 +87,18 @@ class Store:
 
         `work` changes nothing but the database: it may run in vain. Raises UnavailableError.
         """
+        return await self.together(lambda tx, _: [work(tx, *args, **kwargs)], None)
+
+    async def together(self, work: Callable[[Transaction, Sequence[Item]], Sequence[T]], item: Item) -> T:
+        """Like `write`, but `work` does what waits for it at once: all items in order, for as many results.
+
+        It may raise whatever one of them is to raise: then it is run again for each alone.
+        """
         if self._pending.qsize() >= BACKLOG:
             raise UnavailableError(f"{BACKLOG} changes wait for the database")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._pending.put(_Write(lambda tx: work(tx, *args, **kwargs), loop, answer))  # type: ignore[arg-type]
+        self._pending.put(_Write(work, item, loop, answer))  # type: ignore[arg-type]
         return await answer
 
     async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -140,10 +152,19 @@ class Store:
         return batch
 
     def _commit(self, batch: Sequence[_Write]) -> tuple[list[_Outcome], bool]:
+        done = self._transact(batch, self._all)
+        if isinstance(done, Exception) and len(batch) > 1 and not isinstance(done, UnavailableError):
+            done = self._transact(batch, self._each)
+        return ([(None, done)] * len(batch), False) if isinstance(done, Exception) else done
+
+    def _transact(
+        self, batch: Sequence[_Write], work: Callable[[Transaction, Sequence[_Write]], list[_Outcome]]
+    ) -> tuple[list[_Outcome], bool] | Exception:
+        """What came of each, and whether an event was told; or why nothing was changed."""
         try:
             self._connection.begin()
             tx = Transaction(self._connection, self._known())
-            outcomes = [self._try(tx, write, len(batch) == 1) for write in batch]
+            outcomes = work(tx, batch)
             counters = tx.flush()
             self._connection.commit()
             self._counters = self._connection.session, counters
@@ -151,22 +172,29 @@ class Store:
         except Exception as error:
             self._counters = 0, {}
             self._undo_all()
-            failure = _explained(self._connection, error)
-            return [(None, failure)] * len(batch), False
+            return _explained(self._connection, error)
 
     def _known(self) -> dict[str, int]:
         """While nobody else may have counted, the counters need not be read."""
         session, counters = self._counters
         return dict(counters) if self._access == Access.OWN and session == self._connection.session else {}
 
-    def _try(self, tx: Transaction, write: _Write, alone: bool) -> _Outcome:
+    def _all(self, tx: Transaction, batch: Sequence[_Write]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        for work, same in groupby(batch, attrgetter("work")):
+            tx.now = max(tx.now, now())
+            outcomes += [(result, None) for result in work(tx, [write.item for write in same])]
+        return outcomes
+
+    def _each(self, tx: Transaction, batch: Sequence[_Write]) -> list[_Outcome]:
+        return [self._try(tx, write) for write in batch]
+
+    def _try(self, tx: Transaction, write: _Write) -> _Outcome:
         tx.now = max(tx.now, now())
-        if alone:
-            return write.work(tx), None
         mark = tx.mark()
         self._connection.savepoint()
         try:
-            result = write.work(tx)
+            (result,) = write.work(tx, [write.item])
             self._connection.release()
             return result, None
         except Exception as error:

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -20,7 +20,7 @@ from ..jobs import (
     rank,
 )
 from ..names import readable_name
-from .connection import Row
+from .connection import Row, Values
 from .transaction import Transaction
 
 
@@ -48,19 +48,47 @@ class Waiting:
     starving: bool = False
 
 
-def submit(
-    tx: Transaction, wanted: Specification, key: str | None = None, fingerprint: str = "", limit: int | None = None
-) -> tuple[Job, bool]:
-    """The accepted job, and whether this only repeats an earlier answer to the same key.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that is asked for, under an Idempotency-Key or none; no more than `limit` may wait."""
 
-    Raises FullQueueError when `limit` jobs wait already.
+    wanted: Specification
+    key: str | None = None
+    fingerprint: str = ""
+    limit: int | None = None
+
+
+def submit(tx: Transaction, wanted: Specification) -> Job:
+    ((job, _),) = accept(tx, [Submission(wanted)])
+    return job
+
+
+def accept(tx: Transaction, submissions: Sequence[Submission]) -> list[tuple[Job, bool]]:
+    """The accepted jobs, and whether that only repeats an earlier answer to the same key.
+
+    Raises FullQueueError, ReusedKeyError; and an IntegrityError where two have one key.
     """
-    if key is not None:
-        earlier = tx.one("remembered_answer", key=key)
-        if earlier and earlier["fingerprint"] != fingerprint:
-            raise ReusedKeyError(f"the key {key!r} was used before, with another job")
-        if earlier:
-            return get(tx, earlier["job"]), True
+    answers = [_earlier(tx, each) or (_new(tx, each), False) for each in submissions]
+    new = [(job, each) for (job, repeated), each in zip(answers, submissions, strict=True) if not repeated]
+    tx.many("add_job", [_row(job) for job, _ in new])
+    keyed = [(job, each) for job, each in new if each.key is not None]
+    tx.many(
+        "remember_answer",
+        [{"key": each.key, "fingerprint": each.fingerprint, "job": job.id, "now": tx.now} for job, each in keyed],
+    )
+    return answers
+
+
+def _earlier(tx: Transaction, asked: Submission) -> tuple[Job, bool] | None:
+    row = tx.one("remembered_answer", key=asked.key) if asked.key is not None else None
+    if row and row["fingerprint"] != asked.fingerprint:
+        raise ReusedKeyError(f"the key {asked.key!r} was used before, with another job")
+    return (get(tx, row["job"]), True) if row else None
+
+
+def _new(tx: Transaction, asked: Submission) -> Job:
+    """Numbered, counted and told."""
+    wanted, limit = asked.wanted, asked.limit
     if limit is not None and (waiting := tx.counter(_tally(JobState.QUEUED))) >= limit:
         raise FullQueueError(f"{waiting} jobs wait already, and no more than {limit} may")
     number = tx.advance("job")
@@ -79,33 +107,29 @@ def submit(
         finished_at=None,
         placement=(),
     )
-    _add(tx, job)
-    if key is not None:
-        tx.change("remember_answer", key=key, fingerprint=fingerprint, job=job.id, now=tx.now)
-    tx.event("job.queued", job.id, name=job.name, state=job.state)
-    return job, False
-
-
-def _add(tx: Transaction, job: Job) -> None:
-    wanted = job.specification
-    tx.send(
-        "add_job",
-        id=job.id,
-        number=job.number,
-        name=job.name,
-        type=wanted.type,
-        gpus=wanted.gpus,
-        nodes=wanted.nodes,
-        priority=wanted.priority,
-        timeout_seconds=wanted.timeout_seconds,
-        retries=wanted.retries,
-        duration_seconds=wanted.duration_seconds,
-        parameters=wanted.parameters,
-        origin=wanted.origin,
-        rank=rank(wanted.priority, job.submitted_at),
-        submitted_at=job.submitted_at,
-    )
     tx.advance(_tally(JobState.QUEUED))
+    tx.event("job.queued", job.id, name=job.name, state=job.state)
+    return job
+
+
+def _row(job: Job) -> Values:
+    wanted = job.specification
+    return {
+        "id": job.id,
+        "number": job.number,
+        "name": job.name,
+        "type": wanted.type,
+        "gpus": wanted.gpus,
+        "nodes": wanted.nodes,
+        "priority": wanted.priority,
+        "timeout_seconds": wanted.timeout_seconds,
+        "retries": wanted.retries,
+        "duration_seconds": wanted.duration_seconds,
+        "parameters": wanted.parameters,
+        "origin": wanted.origin,
+        "rank": rank(wanted.priority, job.submitted_at),
+        "submitted_at": job.submitted_at,
+    }
 
 
 def get(tx: Transaction, name: str, attempts: bool = False) -> Job:
@@ -116,6 +140,11 @@ def get(tx: Transaction, name: str, attempts: bool = False) -> Job:
     if attempts:
         job = replace(job, attempts=tuple(_attempt(row) for row in tx.all("attempts_of", job=name)))
     return job
+
+
+def find(tx: Transaction, names: Sequence[str]) -> list[Job]:
+    """Those of them that there are, in order."""
+    return [read(row) for rows in tx.each("job", [{"id": name} for name in names]) for row in rows]
 
 
 def page(tx: Transaction, state: JobState | None, before: int, limit: int) -> list[Job]:
@@ -188,21 +217,35 @@ def decision(tx: Transaction, name: str) -> str | None:
 
 def move(tx: Transaction, job: Job, new: JobState, told: str | None = None, **changes: object) -> Job:
     """Take a job to its next state and tell of it. Raises TransitionError where there is no such way."""
+    moved = step(tx, job, new, told, **changes)
+    save(tx, [(job, moved)])
+    return moved
+
+
+def save(tx: Transaction, moves: Sequence[tuple[Job, Job]]) -> None:
+    """Of each job how it was and how it is after a `step` or several."""
+    tx.exactly("move_job", [_change(old, new) for old, new in moves])
+
+
+def _change(old: Job, new: Job) -> Values:
+    return {
+        "id": old.id,
+        "old": old.state,
+        "new": new.state,
+        "reason": new.reason,
+        "result": new.result,
+        "placement": dump(new.placement),
+        "avoid": json.dumps(sorted(new.avoid)),
+        "retries_used": new.retries_used,
+        "started_at": new.started_at,
+        "finished_at": new.finished_at,
+    }
+
+
+def step(tx: Transaction, job: Job, new: JobState, told: str | None = None, **changes: object) -> Job:
+    """The job in its next state, counted and told, to be saved. Raises TransitionError where there is no such way."""
     check(job.id, job.state, new)
     moved = replace(job, state=new, finished_at=tx.now if new.final else None, **changes)  # type: ignore[arg-type]
-    tx.send_one(
-        "move_job",
-        id=job.id,
-        old=job.state,
-        new=new,
-        reason=moved.reason,
-        result=moved.result,
-        placement=dump(moved.placement),
-        avoid=json.dumps(sorted(moved.avoid)),
-        retries_used=moved.retries_used,
-        started_at=moved.started_at,
-        finished_at=moved.finished_at,
-    )
     tx.advance(_tally(job.state), -1)
     tx.advance(_tally(new))
     tx.event(

@@ -37,7 +37,7 @@ class Postgresql:
         #: Within a transaction: what needs no answer is sent without waiting for one.
         self._pipeline: psycopg.Pipeline | None = None
         self._leave: contextlib.ExitStack = contextlib.ExitStack()
-        self._sent: list[tuple[str, psycopg.Cursor[DictRow]]] = []
+        self._sent: list[tuple[str, int, psycopg.Cursor[DictRow]]] = []
         end = time.monotonic() + START_SECONDS
         while self._connection is None:
             try:
@@ -93,6 +93,10 @@ class Postgresql:
     def all(self, statement: str, values: Values) -> Sequence[Row]:
         return self._live.execute(_STATEMENTS[statement], _storable(values)).fetchall()
 
+    def each(self, statement: str, rows: Sequence[Values]) -> list[Sequence[Row]]:
+        cursor = self._run_many(statement, rows, returning=True)
+        return [found.fetchall() for found in cursor.results()]
+
     def change(self, statement: str, values: Values) -> int:
         cursor = self._live.execute(_STATEMENTS[statement], _storable(values))
         self._sync()
@@ -101,13 +105,16 @@ class Postgresql:
     def send(self, statement: str, values: Values) -> None:
         self._live.execute(_STATEMENTS[statement], _storable(values))
 
-    def send_one(self, statement: str, values: Values) -> None:
-        cursor = self._live.execute(_STATEMENTS[statement], _storable(values))
-        self._sent.append((statement, cursor))
-
     def many(self, statement: str, rows: Sequence[Values]) -> None:
-        with self._live.cursor() as cursor:
-            cursor.executemany(_STATEMENTS[statement], [_storable(values) for values in rows])
+        self._run_many(statement, rows)
+
+    def exactly(self, statement: str, rows: Sequence[Values]) -> None:
+        self._sent.append((statement, len(rows), self._run_many(statement, rows)))
+
+    def _run_many(self, statement: str, rows: Sequence[Values], returning: bool = False) -> "psycopg.Cursor[DictRow]":
+        cursor = self._live.cursor()
+        cursor.executemany(_STATEMENTS[statement], [_storable(values) for values in rows], returning=returning)
+        return cursor
 
     def run(self, text: str) -> None:
         self._live.execute(text.encode())
@@ -123,8 +130,8 @@ class Postgresql:
     def _settle(self) -> None:
         """Wait for the answers to all that was sent."""
         self._sync()
-        for statement, cursor in self._sent:
-            assert cursor.rowcount == 1, f"{statement} changed {cursor.rowcount} rows"
+        for statement, wanted, cursor in self._sent:
+            assert cursor.rowcount == wanted, f"{statement} changed {cursor.rowcount} rows, not {wanted}"
         self._sent.clear()
 
     def close(self) -> None:

@@ -118,6 +118,12 @@ SELECT fence FROM attempts WHERE job = :job AND fence < :fence AND started_at IS
 UPDATE attempts SET state = :state, reason = :reason, finished_at = :now
 WHERE fence = :fence AND state IN ('assigned', 'running');
 
+-- name: succeed_attempt
+-- One whose end is heard before its beginning began no earlier.
+UPDATE attempts SET state = 'succeeded', reason = :reason, finished_at = :now,
+                    started_at = coalesce(started_at, :now)
+WHERE fence = :fence AND state IN ('assigned', 'running');
+
 -- name: overdue_attempts
 SELECT attempts.fence, attempts.job, attempts.state, jobs.timeout_seconds
 FROM attempts JOIN jobs ON jobs.id = attempts.job
@@ -135,6 +141,17 @@ FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.node = :nod
 -- name: part
 SELECT parts.fence, parts.node, parts.gpus, parts.state, attempts.job
 FROM parts JOIN attempts ON attempts.fence = parts.fence WHERE parts.fence = :fence AND parts.node = :node;
+
+-- name: reported
+-- All that a report's taking hangs on.
+SELECT jobs.*, parts.state AS part, nodes.drain_owner,
+       (SELECT count(*) FROM parts AS others
+        WHERE others.fence = parts.fence AND others.state <> 'done') AS unfinished,
+       (SELECT count(*) FROM attempts AS earlier WHERE earlier.job = attempts.job
+        AND earlier.fence < attempts.fence AND earlier.started_at IS NOT NULL) AS started_before
+FROM parts JOIN attempts ON attempts.fence = parts.fence JOIN jobs ON jobs.id = attempts.job
+JOIN nodes ON nodes.name = parts.node
+WHERE parts.fence = :fence AND parts.node = :node;
 
 -- name: parts_on
 SELECT parts.gpus, attempts.job, attempts.state, attempts.reason, attempts.placed_at, attempts.started_at,

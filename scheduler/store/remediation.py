@@ -256,9 +256,9 @@ def _start(tx: Transaction, policy: Policy, node: Node, gpus: tuple[int, ...]) -
         duration_seconds=seconds,
         origin=CANARY,
     )
-    job, _ = jobs.submit(tx, wanted)
+    job = jobs.submit(tx, wanted)
     explanation = json.dumps({"canary": f"{node.name} is on probation", "candidates": []})
-    attempts.place(tx, attempts.Placement(job.id, (Share(node.name, gpus),), explanation))
+    attempts.place(tx, [attempts.Placement(job, (Share(node.name, gpus),), explanation)])
     return job.id
 
 

@@ -55,18 +55,21 @@ class Sqlite:
     def all(self, statement: str, values: Values) -> Sequence[Row]:
         return self._connection.execute(STATEMENTS[statement], values).fetchall()
 
+    def each(self, statement: str, rows: Sequence[Values]) -> list[Sequence[Row]]:
+        return [self.all(statement, values) for values in rows]
+
     def change(self, statement: str, values: Values) -> int:
         return self._connection.execute(STATEMENTS[statement], values).rowcount
 
     def send(self, statement: str, values: Values) -> None:
         self.change(statement, values)
 
-    def send_one(self, statement: str, values: Values) -> None:
-        changed = self.change(statement, values)
-        assert changed == 1, f"{statement} changed {changed} rows"
-
     def many(self, statement: str, rows: Sequence[Values]) -> None:
         self._connection.executemany(STATEMENTS[statement], rows)
+
+    def exactly(self, statement: str, rows: Sequence[Values]) -> None:
+        changed = self._connection.executemany(STATEMENTS[statement], rows).rowcount
+        assert changed == len(rows), f"{statement} changed {changed} rows, not {len(rows)}"
 
     def run(self, text: str) -> None:
         self._connection.execute(text)

@@ -34,6 +34,10 @@ class Transaction:
         rows = self._connection.all(statement, values)
         return rows[0] if rows else None
 
+    def each(self, statement: str, rows: Sequence[Values]) -> list[Sequence[Row]]:
+        """The rows that the statement gives for each of the values."""
+        return self._connection.each(statement, rows) if rows else []
+
     def change(self, statement: str, **values: Value) -> int:
         """How many rows were changed."""
         return self._connection.change(statement, values)
@@ -42,12 +46,15 @@ class Transaction:
         """A change whose count nobody needs; it may fail as late as at the end of the write."""
         self._connection.send(statement, values)
 
-    def send_one(self, statement: str, **values: Value) -> None:
-        """The same, of exactly one row; another count is an AssertionError, as late."""
-        self._connection.send_one(statement, values)
-
     def many(self, statement: str, rows: Sequence[Values]) -> None:
-        self._connection.many(statement, rows)
+        """`send` for each of the values."""
+        if rows:
+            self._connection.many(statement, rows)
+
+    def exactly(self, statement: str, rows: Sequence[Values]) -> None:
+        """The same, each a change of one row; another count is an AssertionError, as late."""
+        if rows:
+            self._connection.exactly(statement, rows)
 
     def counter(self, name: str) -> int:
         """Its value; held by this transaction from now on."""
@@ -86,8 +93,6 @@ class Transaction:
         changed: list[Values] = [
             {"name": name, "value": value} for name, value in self._counters.items() if self._before.get(name) != value
         ]
-        if changed:
-            self.many("set_counter", changed)
-        if self._events:
-            self.many("add_event", self._events)
+        self.many("set_counter", changed)
+        self.many("add_event", self._events)
         return self._counters

@@ -35,6 +35,7 @@ from scheduler.remediation import Policy
 from scheduler.store import Store, Transaction, attempts, events, jobs, nodes
 from scheduler.store.alerts import Alert
 from scheduler.store.jobs import FullQueueError
+from scheduler.store.reports import StaleReportError
 
 T = TypeVar("T")
 STEPS = int(os.environ.get("STETHOS_STEPS", "20000"))
@@ -80,7 +81,9 @@ class Live:
 
 def look(tx: Transaction, after: int) -> Live:
     known = nodes.get_all(tx)
-    parts = {(part.fence, node): str(part.state) for node in NODES for part in attempts.live_parts(tx, node)}
+    parts = {
+        (part.fence, node): str(part.state) for node, parts in attempts.live_parts(tx, NODES).items() for part in parts
+    }
     running = set(nodes.holders(tx).values())
     live = [(job, row["fence"]) for job in sorted(running) for row in tx.all("live_attempt", job=job)]
     return Live(known, parts, live, [json.loads(event.data) for event in events.after(tx, after)], jobs.counts(tx))
@@ -184,7 +187,7 @@ class Model(RuleBasedStateMachine):
         try:
             self.do(self.queue.report(fence, name, outcome, "why", None))
             assert welcome
-        except attempts.StaleReportError:
+        except StaleReportError:
             assert not welcome
         self.agents[name].held.discard(fence)
 

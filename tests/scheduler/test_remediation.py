@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from scheduler.jobs import JobState, JobType, Outcome, Share, Specification
 from scheduler.nodes import SCORE, WHOLE_NODE, Gpu, GpuHealth, Node, Owner
 from scheduler.remediation import FAST_WINDOW_SECONDS, Breaker, Policy, Record, black_holes
-from scheduler.store import Store, Transaction, alerts, attempts, jobs, nodes, remediation
+from scheduler.store import Store, Transaction, alerts, attempts, jobs, nodes, remediation, reports
 from scheduler.store.alerts import Alert
 from scheduler.store.attempts import Placement
 from scheduler.store.remediation import Held, Watched
+from scheduler.store.reports import Report, StaleReportError
 
 T = TypeVar("T")
 POLICY = Policy(fleet_share=0.5, rack_share=1.0, floor=2, canary_seconds=5.0)
@@ -52,8 +53,8 @@ class Place:
 
     def run(self, *gpus: int, name: str = "a") -> tuple[str, int]:
         """A job that has begun on these GPUs, and its fence."""
-        job, _ = self.do(jobs.submit, Specification(JobType.SLEEP, len(gpus)))
-        fence = self.do(attempts.place, Placement(job.id, (Share(name, gpus),), "{}"))
+        job = self.do(jobs.submit, Specification(JobType.SLEEP, len(gpus)))
+        (fence,) = self.do(attempts.place, [Placement(job, (Share(name, gpus),), "{}")])
         self.do(attempts.apply, name, frozenset({fence}))
         return job.id, fence
 
@@ -101,8 +102,8 @@ def test_eviction_queues_the_job_again_elsewhere_and_waits_for_the_agent_to_let_
     place.do(attempts.apply, "a", frozenset())
     assert place.health(1) == GpuHealth.DRAINED
     assert place.do(remediation.reliability)["a"].infrastructure_failures == 1
-    with pytest.raises(attempts.StaleReportError):
-        place.do(attempts.report, fence, "a", Outcome.SUCCEEDED, None, None)
+    with pytest.raises(StaleReportError):
+        place.do(reports.take, [Report(fence, "a", Outcome.SUCCEEDED)])
 
 
 def test_the_breaker_bounds_what_is_held_at_once(place: Place) -> None:
@@ -177,10 +178,11 @@ def canary(place: Place, state: JobState) -> None:
     """Let the canary that runs now end that way."""
     (probation,) = place.do(remediation.probations)
     assert probation.canary
-    (fence,) = (part.fence for part in place.do(attempts.live_parts, "a"))
+    (fence,) = (part.fence for part in place.do(attempts.live_parts, ["a"])["a"])
     place.do(attempts.apply, "a", frozenset({fence}))
     outcome = Outcome.SUCCEEDED if state == JobState.SUCCEEDED else Outcome.FAILED
-    place.do(attempts.report, fence, "a", outcome, None if state == JobState.SUCCEEDED else "a product is wrong", None)
+    reason = None if state == JobState.SUCCEEDED else "a product is wrong"
+    place.do(reports.take, [Report(fence, "a", outcome, reason)])
     assert place.do(jobs.get, probation.canary).state == state
 
 
@@ -263,7 +265,7 @@ def test_a_node_on_which_everything_fails_at_once_is_held(place: Place) -> None:
     for _ in range(12):
         for name, outcome in (("a", Outcome.FAILED), ("b", Outcome.SUCCEEDED)):
             _, fence = place.run(0, name=name)
-            place.do(attempts.report, fence, name, outcome, "cannot load", None)
+            place.do(reports.take, [Report(fence, name, outcome, "cannot load")])
     place.watch()
     (held,) = place.node().cordons
     assert (held.gpu, held.reason) == (WHOLE_NODE, "12 jobs failed there within 10 s of their start")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from scheduler.jobs import JobState, JobType, Outcome, Priority, Share, Specification, TransitionError
+from scheduler.jobs import Job, JobState, JobType, Outcome, Priority, Share, Specification, TransitionError
 from scheduler.nodes import Gpu, Owner
 from scheduler.remediation import Policy
 from scheduler.store import (
@@ -26,18 +26,21 @@ from scheduler.store import (
     events,
     jobs,
     nodes,
+    reports,
     retention,
     tokens,
 )
 from scheduler.store.alerts import Alert
-from scheduler.store.attempts import Ended, Placement, StaleReportError, Started
-from scheduler.store.jobs import FullQueueError, ReusedKeyError, UnknownJobError
+from scheduler.store.attempts import Ended, Placement, Started
+from scheduler.store.jobs import FullQueueError, ReusedKeyError, Submission, UnknownJobError
 from scheduler.store.migration import migrate, split
+from scheduler.store.reports import Report, StaleReportError
 from scheduler.store.retention import Keep
 
 from .postgresql import Postgresql
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 SLEEP = Specification(JobType.SLEEP, 1)
 _numbers = count(1)
 
@@ -63,6 +66,16 @@ class Opened:
 
         return asyncio.run(together())
 
+    def write_together(
+        self, work: Callable[[Transaction, Sequence[Item]], Sequence[T]], items: Sequence[Item]
+    ) -> list[object]:
+        """The same, of what is done together."""
+
+        async def together() -> list[object]:
+            return await asyncio.gather(*(self.store.together(work, item) for item in items), return_exceptions=True)
+
+        return asyncio.run(together())
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
@@ -85,11 +98,22 @@ def told(tx: Transaction) -> list[tuple[int, str, str]]:
 
 
 def submit(tx: Transaction, wanted: Specification = SLEEP) -> str:
-    return jobs.submit(tx, wanted)[0].id
+    return jobs.submit(tx, wanted).id
 
 
 def place(tx: Transaction, job: str, gpu: int = 0) -> int:
-    return attempts.place(tx, Placement(job, (Share("n", (gpu,)),), "{}"))
+    (fence,) = attempts.place(tx, [Placement(jobs.get(tx, job), (Share("n", (gpu,)),), "{}")])
+    return fence
+
+
+def report(tx: Transaction, fence: int, outcome: Outcome, reason: str | None = None) -> list[attempts.Happened]:
+    (happened,) = reports.take(tx, [Report(fence, "n", outcome, reason, '{"x": 1}')])
+    return happened
+
+
+def accept(tx: Transaction, key: str, fingerprint: str) -> tuple[Job, bool]:
+    (accepted,) = jobs.accept(tx, [Submission(SLEEP, key, fingerprint)])
+    return accepted
 
 
 def node(tx: Transaction, gpus: int = 2) -> None:
@@ -99,8 +123,7 @@ def node(tx: Transaction, gpus: int = 2) -> None:
 
 def test_a_job_is_read_as_it_was_accepted(store: Opened) -> None:
     wanted = Specification(JobType.MATRIX, 4, nodes=2, name="ünï", duration_seconds=1.5, parameters='{"size": 3}')
-    accepted, repeated = store.write(jobs.submit, wanted)
-    assert not repeated
+    accepted = store.write(jobs.submit, wanted)
     assert store.read(jobs.get, accepted.id) == accepted
     assert accepted.specification == wanted
     with pytest.raises(UnknownJobError):
@@ -112,7 +135,7 @@ def test_every_transition_is_told_in_the_commit_that_makes_it(store: Opened) -> 
     job = store.write(submit)
     fence = store.write(place, job)
     store.write(attempts.apply, "n", frozenset({fence}))
-    store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, '{"x": 1}')
+    store.write(report, fence, Outcome.SUCCEEDED)
     assert store.read(told) == [
         (1, "node.registered", "n"),
         (2, "node.healthy", "n"),
@@ -162,10 +185,12 @@ def test_numbers_go_on_where_they_were(store: Opened) -> None:
 def test_a_gpu_is_never_held_twice(store: Opened) -> None:
     store.write(node)
     first, second = store.write(submit), store.write(submit)
-    store.write(place, first)
+    fence, failure, third = store.write_all(lambda tx: place(tx, first), lambda tx: place(tx, second), submit)
+    assert "unique" in str(failure).lower()
+    assert [store.read(jobs.get, job).state for job in (first, second, third)] == ["assigned", "queued", "queued"]
+    assert (fence, store.read(nodes.holders)) == (1, {("n", 0): first})
     with pytest.raises(Exception, match=r"(?i)unique"):
         store.write(place, second)
-    assert store.read(jobs.get, second).state == JobState.QUEUED
 
 
 def test_the_fleet_is_read_with_the_gpus_that_are_held(store: Opened) -> None:
@@ -174,15 +199,52 @@ def test_the_fleet_is_read_with_the_gpus_that_are_held(store: Opened) -> None:
     assert [each.held for each in store.read(nodes.get_all)] == [taken]
 
 
+def test_reports_taken_together_are_taken_as_one_by_one(store: Opened) -> None:
+    """Of attempts begun and not, of a gang, of one that failed, and on a node that is to be empty."""
+    for name in ("n", "m", "drained"):
+        store.write(nodes.register, name, None, "real", [Gpu(index) for index in range(8)])
+        store.write(nodes.set_reachable, name, True)
+    names = [store.write(submit) for _ in range(6)]
+    on = [("n",), ("n",), ("n", "m"), ("m",), ("m",), ("drained",)]
+    placements = [tuple(Share(name, (gpu,)) for name in where) for gpu, where in enumerate(on)]
+
+    def all_placed(tx: Transaction) -> list[int]:
+        return attempts.place(
+            tx, [Placement(job, shares, "{}") for job, shares in zip(jobs.find(tx, names), placements, strict=True)]
+        )
+
+    fences = store.write(all_placed)
+    store.write(attempts.apply, "n", frozenset({fences[1]}))
+    store.write(nodes.drain, "drained", "upkeep", Owner.PERSON)
+    before = store.read(events.newest)
+    told = [Report(fence, name, Outcome.SUCCEEDED) for fence, where in zip(fences, on, strict=True) for name in where]
+    told[4] = replace(told[4], outcome=Outcome.FAILED, reason="exit code 1")
+    happened = [[type(each) for each in followed] for followed in store.write(reports.take, told)]
+    both = [Started, Ended]
+    assert happened == [both, [Ended], [Started], [Ended], both, both, both]
+    found = store.read(jobs.find, names)
+    assert [job.state for job in found] == ["succeeded"] * 3 + ["failed"] + ["succeeded"] * 2
+    assert all(job.started_at and job.finished_at for job in found)
+    assert store.read(nodes.holders) == {}
+    seen = store.read(events.after, before)
+    assert [event.sequence for event in seen] == list(range(before + 1, before + 13))
+    kinds = {job: [event.type for event in seen if job in event.data] for job in names}
+    ends = [["job.running", f"job.{job.state}"] for job in found]
+    assert list(kinds.values()) == [ends[0], ends[1][1:], *ends[2:]]
+    assert [event.type for event in seen if "upkeep" in event.data] == ["node.drained"]
+    late = store.write_together(reports.take, told)
+    assert all(isinstance(error, StaleReportError) for error in late)
+
+
 def test_a_final_state_is_final(store: Opened) -> None:
     store.write(node)
     job = store.write(submit)
     fence = store.write(place, job)
-    store.write(attempts.report, fence, "n", Outcome.FAILED, "exit code 1", None)
+    store.write(report, fence, Outcome.FAILED, "exit code 1")
     with pytest.raises(TransitionError):
         store.write(attempts.cancel, job)
     with pytest.raises(StaleReportError):
-        store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+        store.write(report, fence, Outcome.SUCCEEDED)
     assert store.read(jobs.get, job).reason == "exit code 1"
 
 
@@ -210,30 +272,30 @@ def test_a_job_waits_until_it_starts_for_the_first_time(store: Opened) -> None:
     fence = store.write(place, job)
     assert store.write(attempts.apply, "n", frozenset({fence})) == []
     fence = store.write(place, store.write(submit), 1)
-    kinds = [type(each) for each in store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)]
+    kinds = [type(each) for each in store.write(report, fence, Outcome.SUCCEEDED)]
     assert kinds == [Started, Ended]
 
 
 def test_a_canary_waits_for_nothing(store: Opened) -> None:
     store.write(node)
-    canary, _ = store.write(jobs.submit, replace(SLEEP, origin=attempts.CANARY))
+    canary = store.write(jobs.submit, replace(SLEEP, origin=attempts.CANARY))
     fence = store.write(place, canary.id)
     assert store.write(attempts.apply, "n", frozenset({fence})) == []
 
 
 def test_a_key_gives_its_own_job_again(store: Opened) -> None:
-    first, _ = store.write(jobs.submit, SLEEP, "key", "print")
-    again, repeated = store.write(jobs.submit, SLEEP, "key", "print")
+    first, _ = store.write(accept, "key", "print")
+    again, repeated = store.write(accept, "key", "print")
     assert (again.id, repeated) == (first.id, True)
     with pytest.raises(ReusedKeyError):
-        store.write(jobs.submit, SLEEP, "key", "other")
+        store.write(accept, "key", "other")
 
 
 def test_a_full_queue_takes_no_more(store: Opened) -> None:
-    for _ in range(2):
-        store.write(jobs.submit, SLEEP, None, "", 2)
-    with pytest.raises(FullQueueError, match="2 jobs wait already, and no more than 2 may"):
-        store.write(jobs.submit, SLEEP, None, "", 2)
+    answers = store.write_together(jobs.accept, [Submission(SLEEP, limit=2)] * 5)
+    assert [isinstance(answer, FullQueueError) for answer in answers] == [False, False, True, True, True]
+    assert str(answers[-1]) == "2 jobs wait already, and no more than 2 may"
+    assert store.read(jobs.counts)[JobState.QUEUED] == 2
 
 
 def test_the_first_of_each_shape_are_what_waits(store: Opened) -> None:
@@ -281,10 +343,10 @@ def test_old_events_go_and_their_numbers_stay_used(store: Opened) -> None:
 
 def test_ended_jobs_are_forgotten_whole_and_nothing_else_is(store: Opened) -> None:
     store.write(node, 1)
-    done, remembered = store.write(submit), store.write(lambda tx: jobs.submit(tx, SLEEP, "key", "x")[0].id)
+    done, remembered = store.write(submit), store.write(lambda tx: accept(tx, "key", "x")[0].id)
     waits = store.write(submit)
     fence = store.write(place, done)
-    store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+    store.write(report, fence, Outcome.SUCCEEDED)
     store.write(attempts.cancel, remembered)
     store.write(retention.prune, Keep(jobs=2, seconds=3600.0))
     assert len(store.read(jobs.page, None, 10, 10)) == 3
@@ -293,7 +355,7 @@ def test_ended_jobs_are_forgotten_whole_and_nothing_else_is(store: Opened) -> No
         with pytest.raises(UnknownJobError):
             store.read(jobs.get, name)
     assert store.read(lambda tx: tx.one("part", fence=fence, node="n")) is None
-    assert store.write(lambda tx: jobs.submit(tx, SLEEP, "key", "y")[1]) is False
+    assert store.write(lambda tx: accept(tx, "key", "y")[1]) is False
     assert {state: count for state, count in store.read(jobs.counts).items() if count} == {"queued": 2}
     assert store.read(jobs.get, waits).state == "queued"
 
@@ -358,7 +420,7 @@ def test_two_that_claim_one_lease_agree_on_the_winner(store: Opened) -> None:
         def late(fence: int = fence, barrier: threading.Barrier = barrier) -> object:
             barrier.wait()
             try:
-                return store.write(attempts.report, fence, "n", Outcome.SUCCEEDED, None, None)
+                return store.write(report, fence, Outcome.SUCCEEDED)
             except StaleReportError as error:
                 return error
 
@@ -367,8 +429,8 @@ def test_two_that_claim_one_lease_agree_on_the_winner(store: Opened) -> None:
             return store.write(attempts.lose_node, "n", "silent")
 
         with ThreadPoolExecutor(2) as pool:
-            report, losses = pool.submit(late), pool.submit(lost)
-            refused = isinstance(report.result(), StaleReportError)
+            reporting, losses = pool.submit(late), pool.submit(lost)
+            refused = isinstance(reporting.result(), StaleReportError)
             losses.result()
         found = store.read(jobs.get, job, True)
         assert (found.state, found.attempts[0].state) == (("queued", "lost") if refused else ("succeeded", "succeeded"))

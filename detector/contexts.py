@@ -42,6 +42,12 @@ def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
+def accompanied(context: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a GPU has worked for a while with enough ranks of the same job to compare it with. Any shape."""
+    found: NDArray[np.bool_] = context == 2
+    return found
+
+
 def alone(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a GPU works without enough ranks of the same job to compare it with. Any shape."""
     found: NDArray[np.bool_] = context // 2 == 2

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detector.telemetry import Floats
-from detector.topology import KINDS, MINIMUM, Topology
+from detector.topology import KINDS, PRESENT, Topology
 from kernels import median_mad, peer_deviation
 
 WINDOW = 48  # steps that a feature looks back
@@ -163,7 +163,7 @@ def peer_medians(scaled: Floats, topology: Topology) -> tuple[Floats, Floats]:
         groups = topology[name]
         if len(groups.members):
             found = peer_deviation(
-                np.ascontiguousarray(scaled), groups.members, groups.offsets, floor=1.0, minimum=MINIMUM
+                np.ascontiguousarray(scaled), groups.members, groups.offsets, floor=1.0, minimum=PRESENT
             )
             mine = np.where(groups.of >= 0, found.median[:, groups.of], np.float32(np.nan))
             known[kind] = ~np.isnan(mine)

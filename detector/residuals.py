@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from detector.batches import Prepared, peers, prepare
 from detector.budget import Tail
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale, alone, idle, settling, unsettled
+from detector.contexts import ContextScale, accompanied, alone, idle, settling, unsettled
 from detector.features import Scaling
 from detector.habits import Habits
 from detector.model import PeerReconstruction
 from detector.offsets import NONE, Offsets
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu, Telemetry, clean
-from detector.topology import MINIMUM, Groups, Topology, by_node
+from detector.topology import MINIMUM, PRESENT, Groups, Topology, by_node
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
@@ -163,7 +163,7 @@ class PeerJudge:
             # A spread below the sensor's resolution cannot be seen; the kernel scales the floor as it does the MAD.
             floor = np.array([max(signal.resolution, 1e-6) / 1.4826 for signal in self.signals])
             found = peer_deviation(
-                np.ascontiguousarray(readings), groups.members, groups.offsets, floor=floor, minimum=MINIMUM
+                np.ascontiguousarray(readings), groups.members, groups.offsets, floor=floor, minimum=PRESENT
             )
             deviation[:, groups.members] = found.deviation
         return deviation
@@ -227,7 +227,7 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
-    own[~heat] = within(own[~heat], plain[~heat], idle(prepared.context))
+    own[~heat] = within(own[~heat], plain[~heat], prepared.context)
     # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
@@ -238,14 +238,16 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     return Residuals(own, shared)
 
 
-def within(own: Floats, plain: Floats, idle: NDArray[np.bool_]) -> Floats:
+def within(own: Floats, plain: Floats, context: NDArray[np.int64]) -> Floats:
     """The model's residuals, as far as the plain comparison bears them out: who is where its likes are is not off.
 
-    Idle GPUs are all alike: about them there is the plain comparison or none.
+    Idle GPUs are all alike: about them there is the plain comparison or none. Nor is anything said of a rank while too
+    few of the others report to compare with.
     """
     agreed = np.where(np.sign(own) == np.sign(plain), np.sign(own) * np.minimum(np.abs(own), np.abs(plain)), 0.0)
-    bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), own, agreed)).astype(np.float32)
-    bounded[:, idle] = np.nan
+    unaided = np.where(accompanied(context), np.float32(np.nan), own)
+    bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed)).astype(np.float32)
+    bounded[:, idle(context)] = np.nan
     return bounded
 
 
@@ -367,7 +369,7 @@ def against_likes(prepared: Prepared, scaling: Scaling, floor: Floats) -> Floats
             groups = topology[kind]
             now = np.where(alike, prepared.scaled[:, :, step], np.float32(np.nan))
             if len(groups.members):
-                median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
+                median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=PRESENT).median
                 mine = groups.members[alike[groups.members] & (idle(context)[groups.members] == (kind == "load"))]
                 apart[:, mine, step] = (now[:, mine] - median[:, groups.of[mine]]) / least[:, mine]
     resting = idle(prepared.context)
@@ -385,7 +387,7 @@ def against_job(residuals: Floats, topologies: Sequence[Topology]) -> Floats:
         groups = topology["job"]
         if len(groups.members):
             now = np.ascontiguousarray(residuals[:, :, step])
-            median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=MINIMUM).median
+            median = peer_deviation(now, groups.members, groups.offsets, floor=1.0, minimum=PRESENT).median
             common: Floats = median[:, groups.of[groups.members]].astype(np.float32)
             own[:, groups.members, step] = beyond(now[:, groups.members], common)
     return own

@@ -12,6 +12,7 @@ from detector.telemetry import IDLE, Floats, Gpu, by_fleet
 
 KINDS = ("job", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
+PRESENT = 3  # of those, at a step: one whose reading did not come does not take the others' away
 REACH = 3  # graph neighbours on either side in the group's order
 BUSY_RATIO = 0.05
 UNNAMED = -1  # the state of who is busy for a job nobody names

@@ -11,14 +11,24 @@ from detector.calibration import BLOCK
 from detector.contexts import alone, idle
 from detector.features import TREND, WINDOW, trend, unchanged
 from detector.limits import Stretch, fit
-from detector.residuals import PeerJudge, Residuals, apart_from_fleet, apart_from_node, beyond, in_units, within
+from detector.residuals import (
+    PeerJudge,
+    Residuals,
+    against_job,
+    apart_from_fleet,
+    apart_from_node,
+    beyond,
+    in_units,
+    within,
+)
 from detector.signals import Signal
 from detector.telemetry import IDLE, Telemetry
+from detector.topology import Groups
 
 from . import fleets
 
 NAN = np.float32(np.nan)
-IDLE_CONTEXT, BUSY_CONTEXT = 0, 2
+IDLE_CONTEXT, BUSY_CONTEXT, LONELY_CONTEXT = 0, 2, 4
 STATE = ("utilization_ratio", "power_watts")
 
 
@@ -179,8 +189,24 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
     model: float, plain: float, expected: float
 ) -> None:
     one = np.full((1, 1, 1), 1.0, np.float32)
-    found = within(one * np.float32(model), one * np.float32(plain), np.zeros((1, 1), np.bool_))
+    found = within(one * np.float32(model), one * np.float32(plain), np.full((1, 1), LONELY_CONTEXT))
     np.testing.assert_array_equal(found, one * np.float32(expected))
+
+
+def test_of_a_rank_nothing_is_said_while_too_few_of_the_others_report() -> None:
+    own, plain = np.full((1, 3, 1), 4.0, np.float32), np.full((1, 3, 1), np.nan, np.float32)
+    found = within(own, plain, np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]]))
+    np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 4.0, np.nan], np.float32))
+
+
+def test_one_reading_that_did_not_come_does_not_take_the_other_ranks_away() -> None:
+    groups = Groups(np.arange(4, dtype=np.int32), np.array([0, 4], np.int32), np.zeros(4, np.int32))
+    residuals = np.full((1, 4, 1), 5.0, np.float32)
+    residuals[0, 0] = np.nan
+    found = against_job(residuals, [{"job": groups}])
+    np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 0, 0, 0], np.float32))
+    residuals[0, 1] = np.nan  # two tell nothing about what the job does
+    np.testing.assert_array_equal(against_job(residuals, [{"job": groups}]), residuals)
 
 
 def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:

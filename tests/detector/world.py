@@ -175,7 +175,7 @@ class Watch:
                 found[" ".join((sample.name, *labels.values(), gpu)).strip()] = sample.value
         return found
 
-    def until(self, what: str, reached: Callable[[dict[str, float]], bool], seconds: float = 60.0) -> dict[str, float]:
+    def until(self, what: str, reached: Callable[[dict[str, float]], bool], seconds: float = 150.0) -> dict[str, float]:
         """Look every half step until the page is as wanted."""
         deadline = time.monotonic() + seconds
         while not reached(page := self.look()):

@@ -17,13 +17,14 @@ from detector.feed import Feed
 from detector.ingest import WHOLE, Ingest, Intake
 from detector.promql import Prometheus
 from detector.registry import Card, RegistryError
-from detector.residuals import Judge, ModelJudge, PeerJudge, Residuals, Trail
+from detector.residuals import Judge, ModelJudge, PeerJudge, Residuals
 from detector.shard import Shard
 from detector.signals import Signals
 from detector.stages import stage
 from detector.state import Counts, Snapshot
 from detector.tally import Drift, Tally
 from detector.telemetry import Floats, Gpu, Telemetry
+from detector.trail import Trail
 from detector.verdicts import MISSING
 from detector.window import Window
 

@@ -28,20 +28,15 @@ class Offsets:
     keys: tuple[Key, ...]
     values: Floats
 
-    def apply(self, residuals: Floats, gpus: Iterable[Gpu], context: NDArray[np.int64], rows: slice) -> Floats:
-        """The first rows of [rows, gpus, steps] less what is usual for each GPU; who is not known has no offset.
-
-        rows: which of the offsets they are.
-        """
+    def usual(self, gpus: Iterable[Gpu], context: NDArray[np.int64]) -> Floats:
+        """What is usual for each GPU now, [rows, gpus, steps]; 0 for who is not known. context: [gpus, steps]."""
         if not self.keys:
-            return residuals
+            return np.zeros((0, *context.shape), np.float32)
         place = {key: row for row, key in enumerate(self.keys)}
-        known = self.values[..., rows]
-        count = known.shape[2]
         mine = np.array([place.get((gpu.node, gpu.gpu), -1) for gpu in gpus], np.int64)
-        usual = np.where(mine[:, None, None] >= 0, known[mine], np.float32(0))
-        less = np.where(idle(context)[None], usual[:, 0].T[:, :, None], usual[:, 1].T[:, :, None])
-        return np.concatenate([residuals[:count] - less, residuals[count:]])
+        known = np.where(mine[:, None, None] >= 0, self.values[mine], np.float32(0))
+        usual: Floats = np.where(idle(context)[None], known[:, 0].T[:, :, None], known[:, 1].T[:, :, None])
+        return usual
 
 
 NONE = Offsets((), np.zeros((0, 2, 0), np.float32))

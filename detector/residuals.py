@@ -49,10 +49,8 @@ class Residuals:
 
     def less(self, usual: Offsets, gpus: tuple[Gpu, ...], context: NDArray[np.int64], signals: int) -> Residuals:
         """Less what is usual for each GPU. context: [gpus, steps]."""
-        return Residuals(
-            usual.apply(self.own, gpus, context, slice(2 * signals)),
-            usual.apply(self.shared, gpus, context, slice(2 * signals, None)),
-        )
+        rows = usual.usual(gpus, context)
+        return Residuals(_less(self.own, rows[: 2 * signals]), _less(self.shared, rows[2 * signals :]))
 
     def with_habits(self, unusual: Floats) -> Residuals:
         """With another row for each signal, see habits.py."""
@@ -60,36 +58,9 @@ class Residuals:
         return Residuals(np.concatenate([self.own[:plain], unusual, self.own[plain:]]), self.shared)
 
 
-class Trail:
-    """Residuals of the newest steps, always as many: arrays twice as long and written left to right, as a Window's."""
-
-    def __init__(self, residuals: Residuals) -> None:
-        self._length = self._end = residuals.own.shape[2]
-        self._own, self._shared = (
-            np.concatenate([each, np.empty_like(each)], axis=2) for each in (residuals.own, residuals.shared)
-        )
-
-    @property
-    def residuals(self) -> Residuals:
-        """A view, valid until the next `add`."""
-        kept = slice(self._end - self._length, self._end)
-        return Residuals(self._own[..., kept], self._shared[..., kept])
-
-    def add(self, newer: Residuals) -> None:
-        """Let newer steps, fewer than there are, take the place of the oldest."""
-        new = newer.own.shape[2]
-        whole = self._own, self._shared
-        if self._end + new > 2 * self._length:
-            for array in whole:
-                array[..., : self._length] = array[..., self._end - self._length : self._end].copy()
-            self._end = self._length
-        for array, each in zip(whole, (newer.own, newer.shared), strict=True):
-            array[..., self._end : self._end + new] = each
-        self._end += new
-
-    def forget(self, rows: NDArray[np.int64]) -> None:
-        """These GPUs have no past."""
-        self._own[:, rows], self._shared[:, rows] = np.nan, np.nan
+def _less(residuals: Floats, usual: Floats) -> Floats:
+    """The first rows less as many others."""
+    return np.concatenate([residuals[: len(usual)] - usual, residuals[len(usual) :]])
 
 
 class Judge(Protocol):

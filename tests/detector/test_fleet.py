@@ -10,8 +10,9 @@ from detector import ingest, recording, registry, scoring, signals, training
 from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
-from detector.residuals import ModelJudge, Residuals, Trail
+from detector.residuals import ModelJudge, Residuals
 from detector.telemetry import Floats, Gpu, Telemetry
+from detector.trail import Trail
 from detector.training import Settings
 from detector.window import Window
 

@@ -86,13 +86,11 @@ def test_an_offset_is_taken_off_but_not_what_was_broken_when_it_was_learned() ->
     usual[3] = 50.0
     residuals = (usual[:, None] + 0.1 * random.standard_normal((16, 200))).astype(np.float32)[None]
     context = np.full((16, 200), BUSY_CONTEXT)
-    less = offsets.fit(residuals, fleet, context).apply(residuals, fleet, context, slice(None))
+    less = residuals - offsets.fit(residuals, fleet, context).usual(fleet, context)
     assert np.abs(np.delete(less[0], 3, axis=0)).max() < 1
     assert less[0, 3].min() > 40
     resting = np.full((16, 200), IDLE_CONTEXT)
-    np.testing.assert_array_equal(
-        offsets.fit(residuals, fleet, context).apply(residuals, fleet, resting, slice(None)), residuals
-    )
+    assert not offsets.fit(residuals, fleet, context).usual(fleet, resting).any()
 
 
 def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
@@ -100,9 +98,9 @@ def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
     context = np.full((8, 100), BUSY_CONTEXT)
     made = [offsets.fit(np.full((1, 8, 100), level, np.float32), fleet, context) for level in (1.0, 2.0)]
     residuals = np.full((1, 8, 100), 2.0, np.float32)
-    assert not offsets.merged(made).apply(residuals, fleet, context, slice(None)).any()
+    np.testing.assert_array_equal(offsets.merged(made).usual(fleet, context), residuals)
     strangers = [replace(gpu, node="elsewhere") for gpu in fleet]
-    np.testing.assert_array_equal(offsets.merged(made).apply(residuals, strangers, context, slice(None)), residuals)
+    assert not offsets.merged(made).usual(strangers, context).any()
 
 
 def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:

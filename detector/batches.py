@@ -91,7 +91,7 @@ def prepare(
         made = np.array([signal.follows == "job" for signal in telemetry.signals])
         return Prepared(
             scaled[:, :, past:],
-            channels(scaled, past),
+            scaling.seen(channels(scaled, past), model),
             unchanged(readings, first),
             trend(scaled[made], past),
             model,

@@ -16,19 +16,18 @@ from kernels import tail_fit, tail_quantile
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
-LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
+_SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
+_LEAST = 1.2  # no threshold of a signal by itself below that, however quiet the calibration was
 _BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
 _TAIL = 0.1  # share of the block maxima that the tail is fitted to
-_HEAVIEST = 0.1  # largest tail shape believed: with few peaks the estimate of a heavier one is noise
-_SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
 _LEAST_TOGETHER = 0.5  # of that, for the mean of all signals
 _CENSORED = 0.02  # share of the blocks in which something may have been wrong
 _LASTING = 1 / 3
-_LOWER = 1.0  # no threshold falls because signals alarm together
+_LOWER = 0.75  # of that, and no further, thresholds fall where many signals share the same few alarms
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +145,29 @@ def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:
     return mean
 
 
-def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
+def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, heaviest: float = 0.0) -> Thresholds:
     """Thresholds that a block passes with that chance when nothing is wrong.
 
     maxima: of blocks in which nothing was wrong, [horizons, rows + 1, blocks]. An alarm that lasts is one alarm,
     so maxima over blocks are what counts. First for each signal and horizon by itself, with an equal share each, then
-    for all of them together, which sets the level. least: no threshold is below, however quiet the blocks were.
+    for all of them together, which sets the level. heaviest: the largest tail shape that is believed.
     """
-    values = _by_signal(maxima, signals, chance, least, censored=0.0)
+    values = _by_signal(maxima, signals, chance, heaviest)
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
-    level = np.float32(max(_tail_quantiles(worst[None], chance)[0], _LOWER))
+    level = np.float32(max(_tail_quantiles(worst[None], chance, heaviest)[0], _LOWER))
     bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
     return Thresholds(bounded.astype(np.float32))
 
 
-def rough(maxima: Floats, signals: Sequence[Signal], chance: float, least: float = LEAST) -> Thresholds:
+def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Thresholds:
     """The same when something may have been wrong in a few blocks: nothing is made of how far the worst of them go."""
-    return Thresholds(_by_signal(maxima, signals, chance, least, censored=_CENSORED))
+    return Thresholds(_by_signal(maxima, signals, chance, heaviest=0.0, censored=_CENSORED))
 
 
-def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, least: float, censored: float) -> Floats:
+def _by_signal(
+    maxima: Floats, signals: Sequence[Signal], chance: float, heaviest: float, censored: float = 0.0
+) -> Floats:
     rows = rows_of(signals, maxima.shape[1] - 1)
     values = np.full(maxima.shape[:2], np.inf, np.float32)
     scored = np.array([*(signal.scored for signal in rows), True])
@@ -174,8 +175,8 @@ def _by_signal(maxima: Floats, signals: Sequence[Signal], chance: float, least: 
     values[:, scored & ~alone] = _NEVER
     judged = np.tile(scored & alone, (len(HORIZONS), 1))
     judged[1:, -1] = False
-    lowest = np.where(np.arange(len(scored)) < len(rows), least, _LEAST_TOGETHER * least)
-    found = _tail_quantiles(maxima[judged], chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1), censored)
+    lowest = np.where(np.arange(len(scored)) < len(rows), _LEAST, _LEAST_TOGETHER * _LEAST)
+    found = _tail_quantiles(maxima[judged], chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1), heaviest, censored)
     values[judged] = np.maximum(np.broadcast_to(lowest, values.shape)[judged], found)
     return values
 
@@ -215,24 +216,21 @@ def block_maxima(found: Floats) -> Floats:
     return maxima
 
 
-def _tail_quantiles(maxima: Floats, chance: float, censored: float = 0.0) -> NDArray[np.float64]:
+def _tail_quantiles(maxima: Floats, chance: float, heaviest: float, censored: float = 0.0) -> NDArray[np.float64]:
     """The value that a block's maximum exceeds with that chance, for each row of [rows, blocks]; 0 where none is known.
 
-    Peaks over the 90 % quantile are fitted with a generalised Pareto distribution; with an exponential one when that
-    share of all blocks is censored: the largest then count only as "at least so large". The fewer the peaks, the less
-    is known of the tail: its upper confidence bound counts.
+    Peaks over the 90 % quantile are fitted with a generalised Pareto distribution. The share of all blocks that is
+    censored counts only as "at least so large". The fewer the peaks, the less is known of the tail: its upper
+    confidence bound counts.
     """
     values = np.where(np.isfinite(maxima), maxima, np.nan).astype(np.float64)
     bare = np.isnan(values).all(axis=1)
     values[bare] = 0.0
     start = np.nanquantile(values, 1 - _TAIL, axis=1)
     plain: NDArray[np.float64] = np.nanquantile(values, 1 - min(chance, _TAIL), axis=1)
-    if censored:
-        largest = np.nanquantile(values, 1 - censored, axis=1, method="lower")
-        tail = tail_fit(np.minimum(values, largest[:, None]), start, lightest=0.0, heaviest=0.0)
-        tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
-    else:
-        tail = tail_fit(values, start, lightest=0.0, heaviest=_HEAVIEST)
+    largest = np.nanquantile(values, 1 - censored, axis=1, method="lower")
+    tail = tail_fit(np.minimum(values, largest[:, None]), start, lightest=0.0, heaviest=heaviest)
+    tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
     depth = tail_quantile(tail, min(chance, _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = start + depth * (1 + _SURE / np.sqrt(tail.count))

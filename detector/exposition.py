@@ -41,8 +41,13 @@ class Page:
             ),
             *family("stethos_group_anomaly_score", "Median score of a group's GPUs."),
             *(
-                f'stethos_group_anomaly_score{{group_type="{kind}",group="{_escaped(name)}"}} {value:.7g}'
-                for (kind, name), value in snapshot.groups.items()
+                f"stethos_group_anomaly_score{{{_group(group)}}} {value:.7g}"
+                for group, value in snapshot.groups.items()
+            ),
+            *family("stethos_group_anomaly_cause", "What the signals of an anomalous group point to."),
+            *(
+                f'stethos_group_anomaly_cause{{{_group(group)},cause="{_escaped(cause)}"}} 1'
+                for group, cause in snapshot.group_causes.items()
             ),
         ]
         return ("\n".join(lines) + "\n").encode()
@@ -186,6 +191,10 @@ def family(name: str, meaning: str) -> tuple[str, str]:
 
 def _labels(gpu: Gpu) -> str:
     return f'node="{_escaped(gpu.node)}",gpu="{_escaped(gpu.gpu)}",uuid="{_escaped(gpu.uuid)}"'
+
+
+def _group(group: tuple[str, str]) -> str:
+    return f'group_type="{group[0]}",group="{_escaped(group[1])}"'
 
 
 def _escaped(value: str) -> str:

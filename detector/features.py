@@ -19,6 +19,7 @@ MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
 CHANNELS = len(MEMORY) + 1  # and whether the newest sample is present
 TREND = 16  # steps over which a reading's own pace is taken
 _CLIP = 10.0
+_RARE = 0.001  # share of the readings
 Bools = NDArray[np.bool_]
 
 
@@ -26,11 +27,13 @@ Bools = NDArray[np.bool_]
 class Scaling:
     """Robust centre and spread of each signal, [models + 1, signals] each; the last row is for unknown GPU models.
 
-    idle: what idle GPUs report, in these units; NaN where none was seen idle.
+    lowest, highest: what was commonly seen of it, in these units. idle: what idle GPUs report; NaN where none was.
     """
 
     centre: Floats
     spread: Floats
+    lowest: Floats
+    highest: Floats
     idle: Floats
 
     @classmethod
@@ -38,8 +41,8 @@ class Scaling:
         """values: [signals, gpus, steps]; model: [gpus], -1 where unknown; resolution: [signals], a floor."""
         everyone = np.ones(len(model), dtype=bool)
         rows = [_scale(values[:, mine], resolution) for mine in [*(model == m for m in range(models)), everyone]]
-        centre, spread = np.stack([centre for centre, _ in rows]), np.stack([spread for _, spread in rows])
-        return cls(centre, spread, np.full_like(centre, np.nan))
+        centre, spread, lowest, highest = (np.stack(each) for each in zip(*rows, strict=True))
+        return cls(centre, spread, lowest, highest, np.full_like(centre, np.nan))
 
     def knowing_idle(self, scaled: Sequence[Floats], model: Sequence[NDArray[np.int64]], idle: Sequence[Bools]) -> Self:
         """The same with the medians of idle GPUs. Of each recording: [signals, gpus, steps], [gpus], [gpus, steps]."""
@@ -62,17 +65,29 @@ class Scaling:
         scaled /= spread
         return np.clip(scaled, -_CLIP, _CLIP, out=scaled)
 
+    def seen(self, channels: Floats, model: NDArray[np.int64]) -> Floats:
+        """Readings as far as they are common: of what it hardly ever saw, a network makes anything.
 
-def _scale(values: Floats, resolution: Floats) -> tuple[Floats, Floats]:
+        channels: [signals, gpus, steps, CHANNELS], bounded in place but for the last, which is no reading.
+        """
+        lowest, highest = (each[model].T[:, :, None, None] for each in (self.lowest, self.highest))
+        np.clip(channels[..., :-1], lowest, highest, out=channels[..., :-1])
+        return channels
+
+
+def _scale(values: Floats, resolution: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Centre, spread, and the lowest and the highest that are common, in these units; [signals] each."""
     flat = values.reshape(values.shape[0], -1)
     centre, spread = np.zeros(len(flat), np.float32), np.ones(len(flat), np.float32)
+    ends = np.zeros((2, len(flat)), np.float32)
     for signal, row in enumerate(flat):
         present = row[~np.isnan(row)]
         if len(present):
-            low, middle, high = np.quantile(present, [0.05, 0.5, 0.95])
+            lowest, low, middle, high, highest = np.quantile(present, [_RARE, 0.05, 0.5, 0.95, 1 - _RARE])
             centre[signal] = middle
             spread[signal] = max(float(high - low) / 2, float(resolution[signal]), 1e-6 * abs(float(middle)), 1e-9)
-    return centre, spread
+            ends[:, signal] = (lowest - middle) / spread[signal], (highest - middle) / spread[signal]
+    return centre, spread, *np.clip(ends, -_CLIP, _CLIP)
 
 
 def smooth(values: Floats, memory: float, first: int = 0) -> Floats:

@@ -121,22 +121,21 @@ class Fleet:
             silence = self._window.silence()
             watched &= rules.missing(silence, telemetry.gpus)
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
-            common = verdicts.ratios(residuals.shared, groups.signals(judge.signals), judge.shared)
-            together = groups.scores(common, telemetry)
-            deceived = groups.deceived(together, telemetry)
-            residuals.forget(deceived, judge.signals)
+            together = groups.settle(judge, residuals, telemetry)
             ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
+            ratios = groups.apart(ratios, together, judge.signals, telemetry)
             found = findings.find(
                 telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
             )
             missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and isinstance(judge, ModelJudge):
-            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps, deceived)
+            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None
         return Snapshot(
             at=float(telemetry.timestamps[-1]),
             verdicts=found,
-            groups=together,
+            groups=together.scores,
+            group_causes=together.causes,
             basis={"model": 0, "peers": 0, "rules": missing} | {judge.basis: len(found) - missing},
             coverage=self._window.coverage(),
             version=served.version if served else "none",
@@ -150,7 +149,6 @@ class Fleet:
         score: Floats,
         telemetry: Telemetry,
         steps: int,
-        deceived: NDArray[np.bool_],
     ) -> None:
         """Keep the accounts of the model in office, and of the one beside it over the same steps."""
         at = float(telemetry.timestamps[-1])
@@ -162,8 +160,9 @@ class Fleet:
             with stage("shadow"):
                 other, chair = self._second
                 theirs = chair.judge(other, telemetry, steps)
-                theirs.forget(deceived, other.signals)
+                together = groups.settle(other, theirs, telemetry)
                 ratios = verdicts.ratios(theirs.own, other.signals, other.own)
+                ratios = groups.apart(ratios, together, other.signals, telemetry)
                 self.trial.own.add(telemetry.gpus, findings.worst(ratios), at)
             self.trial.office.add(telemetry.gpus, score, at)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector import topology
+from detector import topology, verdicts
+from detector.residuals import Judge, Residuals
 from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry, by_fleet
 from kernels import peer_deviation
 
 LEAST = 3  # members that could be judged; with fewer a median says nothing about the group
+_GOING = 0.5  # from that score on a group may be about to alarm, a step or two after its members would
 _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member that is silent on a signal is one
 
 
@@ -23,8 +26,52 @@ def signals(of_gpus: Iterable[Signal]) -> tuple[Signal, ...]:
     return tuple(replace(signal, direction=signal.together or signal.direction) for signal in of_gpus)
 
 
-def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]:
-    """(kind, name) → score of every node, rack and job with enough members that could be judged.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How far every node, rack and job is off that has enough members that could be judged.
+
+    keys: (kind, name). ratios: of each signal the median of the members', [signals, groups]. causes: what the signals
+    of those point to that score 1 and more.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    ratios: Floats
+    causes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[tuple[str, str], float]:
+        """(kind, name) → score."""
+        return dict(zip(self.keys, np.maximum(self.ratios.max(axis=0, initial=0.0), 0.0).tolist(), strict=True))
+
+
+def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
+    """Judge the groups at the newest step, and drop from the residuals what says nothing because of them."""
+    found = find(verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared), telemetry)
+    residuals.forget(_deceived(found, telemetry), judge.signals)
+    off = np.flatnonzero(found.ratios.max(axis=0, initial=0.0) >= 1).tolist()
+    return replace(found, causes={found.keys[at]: _cause(found, at, residuals, judge, telemetry) for at in off})
+
+
+def members(key: tuple[str, str], telemetry: Telemetry, step: int = -1) -> NDArray[np.bool_]:
+    """Who belongs to a group at that step, [gpus]. key: (kind, name)."""
+    kind, name = key
+    if kind == "job":
+        working: NDArray[np.bool_] = telemetry.job[:, step] == telemetry.jobs.index(name)
+        return working
+    return np.array([getattr(gpu, kind) == name for gpu in telemetry.gpus], np.bool_)
+
+
+def _cause(found: Found, at: int, residuals: Residuals, judge: Judge, telemetry: Telemetry) -> str:
+    """What the median of a group's members points to."""
+    mine = residuals.shared[:, members(found.keys[at], telemetry)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of what nobody reports
+        median = np.nanmedian(mine, axis=1, keepdims=True)
+    return verdicts.causes_of(median, signals(judge.signals), judge.shared)[0]
+
+
+def find(ratios: Floats, telemetry: Telemetry) -> Found:
+    """Judge the groups at the newest step.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
@@ -32,7 +79,7 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
     """
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
-    members, ends = [np.zeros(0, np.int32)], [0]
+    chosen, ends = [np.zeros(0, np.int32)], [0]
     now = telemetry.job[:, -1] if telemetry.job.size else np.full(len(judged), IDLE, np.int32)
     for kind, names, of in (*_places(telemetry.gpus), ("job", telemetry.jobs, now)):
         for code, mine in _members(np.where(judged, of, -1)):
@@ -40,21 +87,22 @@ def scores(ratios: Floats, telemetry: Telemetry) -> dict[tuple[str, str], float]
                 keys.append((kind, names[code]))
                 # One more below all makes the middle of an even number the lower one.
                 one_more = kind != "node" and len(mine) % 2 == 0
-                members.append(np.append(mine, np.int32(len(judged))) if one_more else mine)
-                ends.append(ends[-1] + len(members[-1]))
+                chosen.append(np.append(mine, np.int32(len(judged))) if one_more else mine)
+                ends.append(ends[-1] + len(chosen[-1]))
     if not keys:
-        return {}
+        return Found((), np.zeros((len(ratios), 0), np.float32))
     counted = np.pad(np.maximum(ratios, _ABSENT), ((0, 0), (0, 1)), constant_values=_ABSENT)
-    found = peer_deviation(counted, np.concatenate(members), np.array(ends), minimum=LEAST).median
-    return dict(zip(keys, np.maximum(found.max(axis=0), 0.0).tolist(), strict=True))
+    middle = peer_deviation(counted, np.concatenate(chosen), np.array(ends), minimum=LEAST).median
+    return Found(tuple(keys), middle.astype(np.float32))
 
 
-def deceived(found: Mapping[tuple[str, str], float], telemetry: Telemetry) -> NDArray[np.bool_]:
+def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
     """Whose peers are no measure, because at least half of the other ranks work on nodes that score 1 and more. [gpus].
 
-    Compared with those, the healthy ones stand out. Who is on such a node himself is not meant. found: `scores`.
+    Compared with those, the healthy ones stand out. Who is on such a node himself is not meant.
     """
-    off = np.array([found.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
+    scores = found.scores
+    off = np.array([scores.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
     if not off.any():
         return off
     now = telemetry.job[:, -1]
@@ -62,6 +110,30 @@ def deceived(found: Mapping[tuple[str, str], float], telemetry: Telemetry) -> ND
     others, others_off = np.bincount(ranks)[ranks] - 1, np.bincount(ranks, off)[ranks]
     beside: NDArray[np.bool_] = (now != IDLE) & ~off & (2 * others_off >= np.maximum(others, 1))
     return beside
+
+
+def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Telemetry) -> Floats:
+    """The GPUs' ratios less what their whole node or rack goes off by: that is the group's finding. [signals, gpus].
+
+    They fade while the group's score goes from half an alarm to a whole one, of the signals that take it there and of
+    those that follow: what is hidden together with a signal when the model rebuilds it.
+    """
+    going = found.ratios > _GOING
+    if not going.any():
+        return ratios
+    left = np.ones_like(ratios)
+    for column in np.flatnonzero(going.any(axis=0)).tolist():
+        if found.keys[column][0] == "job":
+            continue
+        here = members(found.keys[column], telemetry)
+        for row in np.flatnonzero(going[:, column]).tolist():
+            masks = {judged[row].mask, *judged[row].hides} - {None}
+            follows = np.array([place == row or signal.mask in masks for place, signal in enumerate(judged)])
+            faded = max(0.0, (1 - float(found.ratios[row, column])) / (1 - _GOING))
+            left[np.ix_(follows, here)] = np.minimum(left[np.ix_(follows, here)], faded)
+    left[ratios <= 0] = 1.0
+    rest: Floats = ratios * left
+    return rest
 
 
 def medians(found: Floats, telemetry: Telemetry) -> Floats:
@@ -73,14 +145,14 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
     rows = []
     for kind, names, of in _places(telemetry.gpus):
         majority = kind != "node"
-        rows += [_median(found[..., members, :], majority) for code, members in _members(of) if names[code]]
+        rows += [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
     for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
         here = telemetry.job == job
-        members, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
-        if len(members) >= LEAST:
+        mine, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
+        if len(mine) >= LEAST:
             span = slice(steps[0], steps[-1] + 1)
             row = np.full((*found.shape[:-2], found.shape[-1]), np.nan, np.float32)
-            row[..., span] = _median(np.where(here[members, span], found[..., members, span], np.nan), majority=True)
+            row[..., span] = _median(np.where(here[mine, span], found[..., mine, span], np.nan), majority=True)
             rows.append(row)
     if not rows:
         return np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)

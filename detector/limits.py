@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detector import groups
 from detector.budget import Tail
-from detector.calibration import LEAST, block_maxima, calibrate, chance, evidence, incidents, rough
+from detector.calibration import block_maxima, calibrate, chance, evidence, incidents, rough
 from detector.contexts import ContextScale
 from detector.residuals import Residuals, in_units
 from detector.signals import Signal
@@ -18,9 +18,9 @@ from detector.telemetry import Floats, Telemetry
 
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
+_HEAVY = 0.1  # largest tail shape of groups: a job's beginning is rare, and all its ranks have it at once
 _MOST_WRONG = 0.1  # share of the history that may be left out as incidents
 _RESTLESS, _OFTEN = 3.0, 0.99  # steps for which a reading may stay the same so often, if its staying so means anything
-_LEAST_SHARED = 2.0  # a group's members are off by so much; what is noise in one of them is none in their median
 _COLUMNS = 16  # GPUs whose evidence is held in memory at a time
 
 
@@ -59,21 +59,21 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     return Limits(
         own_scale,
         shared_scale,
-        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS, LEAST),
-        _tail(lambda: iter(together), common, step, share, _LEAST_SHARED),
+        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS, 0.0),
+        _tail(lambda: iter(together), common, step, share, _HEAVY),
     )
 
 
 def _tail(
-    found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float, least: float
+    found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float, heaviest: float
 ) -> Tail:
     """found: goes through the evidence, as often as it is called. share: of the budget, for each row of it."""
     maxima = np.concatenate([block_maxima(part) for part in found()], axis=-1)
-    guess = rough(maxima, signals, chance(_TYPICAL, step) * share, least)
+    guess = rough(maxima, signals, chance(_TYPICAL, step) * share)
     wrong = np.concatenate([incidents(part, guess) for part in found()])
     # So much cannot have been wrong: then it is the guess that was.
     kept = ~wrong if wrong.sum() <= _MOST_WRONG * len(wrong) else np.ones_like(wrong)
-    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share, least))
+    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share, heaviest))
 
 
 def _scaled(

@@ -24,9 +24,10 @@ from detector.offsets import Offsets
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 3
+FORMAT = 4
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
+_SCALING = ("centre", "spread", "lowest", "highest", "idle")
 _HABITS = ("centre", "spread", "mean", "patterns", "unit")
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
@@ -126,9 +127,7 @@ def name(weights: bytes, trained_at: datetime) -> str:
 
 def pack(judge: ModelJudge) -> bytes:
     tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
-    tensors["scaling.centre"] = torch.from_numpy(judge.scaling.centre)
-    tensors["scaling.spread"] = torch.from_numpy(judge.scaling.spread)
-    tensors["scaling.idle"] = torch.from_numpy(judge.scaling.idle)
+    tensors |= {f"scaling.{name}": torch.from_numpy(getattr(judge.scaling, name)) for name in _SCALING}
     for name, scale, tail in (
         ("own", judge.own_scale, judge.own_tail),
         ("shared", judge.shared_scale, judge.shared_tail),
@@ -153,7 +152,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         card.signals,
         card.models,
         card.state,
-        Scaling(*(tensors[f"scaling.{name}"].numpy() for name in ("centre", "spread", "idle"))),
+        Scaling(*(tensors[f"scaling.{name}"].numpy() for name in _SCALING)),
         network,
         ContextScale(tensors["own.scale"].numpy()),
         ContextScale(tensors["shared.scale"].numpy()),

@@ -44,12 +44,14 @@ _SCHEMA = pa.schema(
 class Step:
     """The findings at one step of the telemetry.
 
-    groups: (type, name) → score. own: the residuals that the findings rest on, [signals, gpus, HISTORY].
+    groups: (type, name) → score; group_causes: of those that score 1. own: the residuals that the findings rest on,
+    [signals, gpus, HISTORY].
     """
 
     index: int
     findings: Findings
     groups: Mapping[tuple[str, str], float]
+    group_causes: Mapping[tuple[str, str], str]
     own: Floats
 
 
@@ -61,7 +63,6 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     """
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence = _silence(reported)
-    common = groups.signals(judge.signals)
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     before: Residuals | None = None
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
@@ -76,14 +77,15 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             missed = answering & rules.missing(silence[:, step], telemetry.gpus)
             recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
-            newest, current = Residuals(made.own[..., now], made.shared[..., now]), _until(telemetry, step, step)
-            together = groups.scores(verdicts.ratios(newest.shared, common, judge.shared), current)
-            newest.forget(groups.deceived(together, current), judge.signals)
+            newest = Residuals(made.own[..., now], made.shared[..., now])
+            current = _until(telemetry, step, step)
+            together = groups.settle(judge, newest, current)
             ratios = verdicts.ratios(newest.own, judge.signals, judge.own)
+            ratios = groups.apart(ratios, together, judge.signals, current)
             found = findings.find(
                 telemetry.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
-            yield Step(step, found, together, newest.own)
+            yield Step(step, found, together.scores, together.causes, newest.own)
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:

@@ -12,13 +12,15 @@ from detector.findings import Findings
 class Snapshot:
     """One tick's findings.
 
-    at: Unix seconds of the step that was judged. groups: (type, name) → score. basis: how many GPUs are judged by
-    `model`, `peers` or only by `rules`. coverage: share of the known readings that the newest step holds.
+    at: Unix seconds of the step that was judged. groups: (type, name) → score; group_causes: of those that score 1.
+    basis: how many GPUs are judged by `model`, `peers` or only by `rules`. coverage: share of the known readings that
+    the newest step holds.
     """
 
     at: float
     verdicts: Findings
     groups: Mapping[tuple[str, str], float]
+    group_causes: Mapping[tuple[str, str], str]
     basis: Mapping[str, int]
     coverage: float
     version: str
@@ -27,7 +29,7 @@ class Snapshot:
     @classmethod
     def empty(cls, at: float) -> Snapshot:
         """Prometheus answers, and knows no GPU."""
-        return cls(at, Findings.none(), {}, {"model": 0, "peers": 0, "rules": 0}, 0.0, "none", None)
+        return cls(at, Findings.none(), {}, {}, {"model": 0, "peers": 0, "rules": 0}, 0.0, "none", None)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ TOP = 3
 MISSING_STEPS = 3  # of silence, and a GPU whose neighbours report is called missing
 MISSING = "missing"
 _MOST = 10.0
+_HINT = 0.5  # the score from which a signal may be what brings the alarm about
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Verdict:
 def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> list[str]:
     """What the newest step's evidence points to, whether it is an alarm or not; one of each GPU.
 
-    Of the signals that are an alarm by themselves, or the worst of them, the cause that brings the others about.
+    Of the signals that are half an alarm by themselves, or the worst of them, the cause that brings the others about.
     """
     by_row = _row_ratios(residuals, signals, thresholds, newest=1)[..., -1]
     ratio, by_signal = _together(by_row, signals), _by_signal(by_row[:-1], signals)
@@ -42,7 +43,7 @@ def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Threshol
         np.where(upward, *(np.array([tell(row, sign) for row in rows], np.int64)[worst] for sign in (1.0, -1.0)))
         for tell in (Signal.rank, lambda row, sign: names.index(row.cause(sign)))
     )
-    told = ratio >= np.minimum(1.0, ratio.max(axis=0, initial=-np.inf))
+    told = ratio >= np.minimum(_HINT, ratio.max(axis=0, initial=-np.inf))
     for key in (rank, -ratio, name):  # the lowest of the first, of equal ones of the second ...
         told &= key == np.where(told, key, np.inf).min(axis=0, initial=np.inf)
     return [names[place] for place in np.take_along_axis(name, told.argmax(axis=0)[None], axis=0)[0].tolist()]

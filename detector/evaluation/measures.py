@@ -139,15 +139,20 @@ def _shipped(scores: Floats, happened: Sequence[Event], bins: NDArray[np.float64
 
 
 def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[str, float]:
-    """Whether the cause is right and a shared incident is one alarm, of the events that were found."""
+    """Whether the cause is right and a shared incident is one alarm, of the events that were found.
+
+    What is right for another fault that the same GPU has at the same time counts neither way.
+    """
     own = outcome.scores if outcome.own is None else outcome.own
     right, grouped = [], []
     for event in happened:
+        beside = [other for other in case.events if other is not event and set(other.entities) & set(event.entities)]
         told = Counter(
-            outcome.causes[gpu, step]
+            cause
             for gpu in event.entities
             for step in range(event.start, event.end)
-            if (gpu, step) in outcome.causes
+            if (cause := outcome.causes.get((gpu, step)))
+            and not any(_covers(other, gpu, step) and cause in RIGHT.get(other.kind, ()) for other in beside)
         )
         if told and event.kind in RIGHT:
             right.append(told.most_common(1)[0][0] in RIGHT[event.kind])
@@ -156,12 +161,19 @@ def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[
             as_one = any(
                 (outcome.groups[group][within] >= 1).any() for group in _groups(case, event) if group in outcome.groups
             )
-            singly = np.mean([(own[gpu, within] >= 1).any() for gpu in event.entities])
-            grouped.append(bool(as_one and singly <= _FEW))
+            alone = [
+                any(own[gpu, step] >= 1 and not any(_covers(other, gpu, step) for other in beside) for step in steps)
+                for gpu, steps in ((gpu, range(event.start, event.end)) for gpu in event.entities)
+            ]
+            grouped.append(bool(as_one and np.mean(alone) <= _FEW))
     return {
         "cause_right": float(np.mean(right)) if right else float("nan"),
         "group_alarm_share": float(np.mean(grouped)) if grouped else float("nan"),
     }
+
+
+def _covers(event: Event, gpu: int, step: int) -> bool:
+    return gpu in event.entities and event.start <= step < event.end
 
 
 def _groups(case: Case, event: Event) -> set[tuple[str, str]]:

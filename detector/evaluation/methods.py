@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from detector import features, scoring, training, verdicts
+from detector import features, groups, scoring, training, verdicts
 from detector.evaluation.baselines import BASELINES
 from detector.evaluation.baselines.series import prepare
 from detector.evaluation.case import Case, part
@@ -97,19 +97,22 @@ def scored(case: Case, judge: Judge, train_seconds: float) -> Outcome:
     blame = None if case.fleet else np.zeros((len(telemetry.signals), *shape), np.float32)
     rows = [[signal.name for signal in telemetry.signals].index(signal.name) for signal in judge.signals]
     causes: dict[tuple[int, int], str] = {}
-    groups: Groups = {}
+    by_group: Groups = {}
     begin = time.perf_counter()
     for step in scoring.score(telemetry, judge, case.split):
         at = step.index - case.split
         own[:, at] = step.findings.score
         shared[:, at] = scoring.common_mode(telemetry, step)
+        for group, cause in step.group_causes.items():
+            members = np.flatnonzero(groups.members(group, telemetry, step.index))
+            causes |= {(gpu, at): cause for gpu in members.tolist()}
         causes |= {(gpu, at): cause for gpu, cause in step.findings.causes.items() if cause}
         for group, value in step.groups.items():
-            groups.setdefault(group, np.zeros(shape[1], np.float32))[at] = value
+            by_group.setdefault(group, np.zeros(shape[1], np.float32))[at] = value
         if blame is not None:
             blame[rows, :, at] = np.maximum(verdicts.ratios(step.own, judge.signals, judge.own), 0)
     seconds = time.perf_counter() - begin
-    return Outcome(np.fmax(own, shared), train_seconds, seconds, blame, True, own, causes, groups, judge)
+    return Outcome(np.fmax(own, shared), train_seconds, seconds, blame, True, own, causes, by_group, judge)
 
 
 def cold(case: Case, setup: Setup) -> Outcome:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from detector import groups, signals
+from detector.calibration import HISTORY
+from detector.residuals import PeerJudge, Residuals
 from detector.telemetry import IDLE, Floats
 
 from .fleets import telemetry
@@ -11,12 +13,12 @@ def test_a_group_scores_when_half_of_it_is_off_in_the_same_signal() -> None:
     fleet = telemetry(steps=2)
     ratios = np.zeros((2, len(fleet.gpus)), np.float32)
     ratios[0, :5] = 3.0  # five of the eight GPUs of node-01
-    found = groups.scores(ratios, fleet)
+    found = groups.find(ratios, fleet).scores
     assert found["node", "node-01"] == pytest.approx(3.0)
     ratios[0, :8] = 3.0  # one of the two nodes of the rack
-    assert groups.scores(ratios, fleet)["rack", "rack-1"] == 0.0
+    assert groups.find(ratios, fleet).scores["rack", "rack-1"] == 0.0
     ratios[0, 8] = 3.0
-    assert groups.scores(ratios, fleet)["rack", "rack-1"] == pytest.approx(3.0)
+    assert groups.find(ratios, fleet).scores["rack", "rack-1"] == pytest.approx(3.0)
     assert found["rack", "rack-1"] == 0.0
 
 
@@ -25,22 +27,57 @@ def test_a_signal_that_half_of_a_group_does_not_report_says_nothing_of_it() -> N
     ratios = np.full((2, len(fleet.gpus)), 0.25, np.float32)
     ratios[0, :8] = [4, 4, 4, 4, -np.inf, -np.inf, -np.inf, -np.inf]
     ratios[:, 8:14] = -np.inf  # of node-02 two can be judged, too few
-    found = groups.scores(ratios, fleet)
+    found = groups.find(ratios, fleet).scores
     assert found["node", "node-01"] == pytest.approx(0.25)
     assert ("node", "node-02") not in found
     expected = np.quantile(ratios[:, [*range(8), 14, 15]], 0.5, axis=1, method="lower").max()
     assert found["rack", "rack-1"] == pytest.approx(expected)
 
 
+CLOCK, POWER = signals.Signal("clock", mask="clocks", hides=("power",)), signals.Signal("power", mask="power")
+
+
+def off(node: float, rack: float = 0.0) -> groups.Found:
+    """By so much in the first of two signals: node-01, and its rack."""
+    return groups.Found((("node", "node-01"), ("rack", "rack-1")), np.array([[node, rack], [0, 0]], np.float32))
+
+
 def test_ranks_beside_a_node_that_is_off_are_no_measure_for_the_others() -> None:
     fleet = telemetry(steps=2)
     fleet.job[:] = IDLE
     fleet.job[:16] = 0
-    assert not groups.deceived({("node", "node-01"): 0.9}, fleet).any()
-    found = groups.deceived({("node", "node-01"): 1.0}, fleet)
-    assert np.flatnonzero(found).tolist() == list(range(8, 16))  # neither the node's own nor who works for nobody
+    shared = np.zeros((2, len(fleet.gpus), HISTORY), np.float32)
+    judge = PeerJudge((CLOCK, POWER), ("utilization_ratio", "power_watts"))
+
+    def forgotten() -> list[int]:
+        own = np.ones_like(shared)
+        groups.settle(judge, Residuals(own, shared), fleet)
+        return np.flatnonzero(np.isnan(own).all(axis=(0, 2))).tolist()
+
+    assert forgotten() == []
+    shared[:, :8] = -3.0
+    assert forgotten() == list(range(8, 16))  # neither the node's own nor who works for nobody
     fleet.job[3:8, -1] = IDLE  # three of its ranks are few beside eight
-    assert not groups.deceived({("node", "node-01"): 1.0}, fleet).any()
+    assert forgotten() == []
+
+
+def test_what_a_whole_node_or_rack_goes_off_by_is_no_finding_about_its_gpus() -> None:
+    fleet = telemetry(steps=2)
+    ratios = np.full((2, len(fleet.gpus)), 2.0, np.float32)
+    ratios[:, 1] = -np.inf
+
+    def left(found: groups.Found, judged: tuple[signals.Signal, ...]) -> Floats:
+        rest = groups.apart(ratios, found, judged, fleet)
+        assert np.isneginf(rest[:, 1]).all()
+        return np.where(ratios > 0, rest, 2.0).astype(np.float32) / 2.0
+
+    assert (left(off(0.5), (CLOCK, POWER)) == 1).all()
+    half = left(off(0.75), (CLOCK, POWER))  # less power follows from a lower clock
+    assert (half[:, [0, *range(2, 8)]] == 0.5).all()
+    assert (half[:, 8:] == 1).all()
+    assert left(off(0.75), (POWER, CLOCK))[:, 0].tolist() == [0.5, 1.0]
+    gone = left(off(0.0, 1.2), (CLOCK, POWER))[0] == 0
+    assert gone.tolist() == [gpu.rack == "rack-1" and row != 1 for row, gpu in enumerate(fleet.gpus)]
 
 
 def lower(members: Floats) -> Floats:
@@ -67,3 +104,19 @@ def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_les
     temperature = signals.load().describe("temperature_celsius")
     assert power.direction == "both"
     assert [signal.direction for signal in groups.signals((power, temperature))] == ["low", "high"]
+
+
+def test_a_group_that_is_off_tells_why() -> None:
+    fleet = telemetry(steps=2)
+    fleet.job[:] = IDLE
+    known = signals.load()
+    clock, power = known.describe("sm_clock_hertz"), known.describe("power_watts")
+    shared = np.zeros((2, len(fleet.gpus), HISTORY), np.float32)
+    shared[:, :8] = -3.0  # less power follows from a lower clock
+    judge = PeerJudge((clock, power), ("utilization_ratio", "power_watts"))
+    found = groups.settle(judge, Residuals(np.zeros_like(shared), shared), fleet)
+    assert found.causes == {("node", "node-01"): "clocks"}
+    shared[0] = 0.0
+    assert groups.settle(judge, Residuals(np.zeros_like(shared), shared), fleet).causes == {
+        ("node", "node-01"): "power_loss"
+    }

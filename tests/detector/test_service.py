@@ -53,7 +53,8 @@ def snapshot(at: float) -> Snapshot:
         np.array([[0.9, 0.1, 0.0]], np.float32),
         {0: "cooling"},
     )
-    return Snapshot(at, found, {("rack", "rack-1"): 0.4}, {"model": 1}, 1.0, "v1", at - 60)
+    rack = ("rack", "rack-1")
+    return Snapshot(at, found, {rack: 1.4}, {rack: "cooling"}, {"model": 1}, 1.0, "v1", at - 60)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -71,7 +72,8 @@ def test_a_verdict_becomes_a_score_its_contributions_and_its_cause(tmp_path: Pat
     assert found["stethos_anomaly_score,3,GPU-x,node-01"] == 1.7
     assert found["stethos_anomaly_contribution,3,GPU-x,node-01,temperature_celsius"] == 0.9
     assert found["stethos_anomaly_cause,3,GPU-x,cooling,node-01"] == 1
-    assert found["stethos_group_anomaly_score,rack,rack-1"] == 0.4
+    assert found["stethos_group_anomaly_score,rack,rack-1"] == 1.4
+    assert found["stethos_group_anomaly_cause,cooling,rack,rack-1"] == 1
     assert found["stethos_detector_model_info,model,v1"] == 1
 
 

@@ -27,7 +27,7 @@ from detector.signals import Signal
 FORMAT = 3
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
-_HABITS = ("centre", "spread", "mean", "patterns", "unit")
+_HABITS = ("centre", "spread", "mean", "patterns", "aside", "unit")
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
 

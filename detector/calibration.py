@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from detector.habits import MOST
 from detector.signals import Signal
 from detector.telemetry import Floats
 from kernels import tail_fit, tail_quantile
@@ -18,7 +19,7 @@ HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
 LEAST = 1.0  # no threshold below one unit, however quiet the calibration was
 _BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
-_CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
+_CEILING = 0.8  # of what evidence can reach; no threshold is above: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
@@ -175,7 +176,10 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, least: f
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantiles(worst[None], chance)[0], _LOWER))
-    bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
+    ceiling = np.full(values.shape[1], _CEILING * _BOUND, np.float32)
+    if habitual(maxima[0, :-1], signals):
+        ceiling[-1] = _CEILING * MOST
+    bounded = np.where(values < _NEVER, np.minimum(values * level, ceiling), values)
     return Thresholds(bounded.astype(np.float32))
 
 

@@ -17,7 +17,7 @@ _NOISE = 1.0  # variances of a signal that are added, so that what hardly varies
 _CLIP = 20.0  # standard deviations
 _OFTEN, _USUAL = 0.95, 1.5  # a residual is 1 at that quantile of what is usual, times that
 _FLOOR = 0.3  # standard deviations: errors below are not told apart
-_MOST = 5.0  # one signal counts for no more among many
+MOST = 5.0  # one signal counts for no more among many
 _LEAST = 10 * WIDTH  # windows from which patterns can be learned
 
 
@@ -43,8 +43,8 @@ class Habits:
         """How badly the other signals explain each one's window that ends at step `first` and later.
 
         readings: [signals, gpus, steps] → [signals, gpus, steps - first]: root mean square errors over the window, in
-        what is usual, at most 5; NaN for who is not known, for a signal without a spread, and where less than half of
-        the window was reported.
+        what is usual, at most MOST; NaN for who is not known, for a signal without a spread, and where less than half
+        of the window was reported.
         """
         signals, gpus, steps = readings.shape
         found = np.full((signals, gpus, steps - first), np.nan, np.float32)
@@ -55,7 +55,7 @@ class Habits:
                 scaled = _scaled(readings[:, column], self.centre[row], self.spread[row])
                 errors = _errors(scaled, self.mean[row], self.patterns[row], self.aside[row], first)
                 errors[self.spread[row] == 0] = np.nan
-                found[:, column] = np.minimum(errors / self.unit[row][:, None], _MOST)
+                found[:, column] = np.minimum(errors / self.unit[row][:, None], MOST)
         return found
 
 

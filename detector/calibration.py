@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from detector.habits import MOST
 from detector.signals import Signal
 from detector.telemetry import Floats
 from kernels import tail_fit, tail_quantile
@@ -19,7 +20,7 @@ BLOCK = 60  # steps in which an alarm counts once
 _SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
 _LEAST = 1.2  # no threshold of a signal by itself below that, however quiet the calibration was
 _BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
-_CEILING = 0.8 * _BOUND  # nor is any above this: what is as wrong as can be for long is an alarm
+_CEILING = 0.8  # of what evidence can reach; no threshold is above: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
 _UNCALIBRATED = (1.0, 0.7)  # per horizon
@@ -60,9 +61,9 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     lasting shift add up. A mean over less than half its horizon is NaN. The first steps, with less past than a
     horizon, are NaN too.
 
-    The last row, over the shortest horizon only, is the mean size of the model's scored residuals and of habits':
-    what moves many signals a little shows in none of them, and on servers whose signals say little one by one it
-    ranks best.
+    The last row is the mean size of the scored residuals, of the model's over the shortest horizon or where there are
+    habits, of `sizes`: what moves many signals a little shows in none of them, and on servers whose signals say little
+    one by one it ranks best.
     """
     rows = rows_of(signals, len(residuals))
     bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, np.float32(_BOUND))
@@ -70,8 +71,12 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     means = np.full((len(HORIZONS), len(rows) + 1, residuals.shape[1], steps), np.nan, np.float32)
     for index, horizon in enumerate(HORIZONS):
         _means(residuals[..., -(steps + horizon - 1) :], bound, horizon, means[index, :-1])
-    size = _size(residuals[..., -(steps + HORIZONS[0] - 1) :], signals)[None]
-    _means(size, np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
+    if habitual(residuals, signals):
+        means[0, -1] = _mean_size(sizes(residuals, signals, steps))
+    else:
+        scored = np.flatnonzero([signal.scored for signal in signals])
+        size = np.minimum(np.abs(residuals[scored, :, -(steps + HORIZONS[0] - 1) :]), _BOUND)
+        _means(_mean_size(size)[None], np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
     sign = {"high": 1.0, "low": -1.0}
     for index, signal in enumerate(rows):
         means[:, index] = (
@@ -130,15 +135,29 @@ def _means(values: Floats, bound: Floats, horizon: int, out: Floats) -> None:
                         out[row, gpu, place] = (total[end] - total[end - horizon]) / counted
 
 
-def _size(residuals: Floats, signals: Sequence[Signal]) -> Floats:
-    """The mean size of the scored residuals, [gpus, steps]; NaN where there are none.
+def habitual(residuals: Floats, signals: Sequence[Signal]) -> bool:
+    """Whether there are residuals against a GPU's own habits among them, see residuals.py."""
+    return len(residuals) == 4 * len(signals)
 
-    Those of the model, and where there are any, those of habits.
+
+def sizes(residuals: Floats, signals: Sequence[Signal], newest: int) -> Floats:
+    """What each signal adds to the evidence of all together where there are habits, [signals, gpus, newest].
+
+    The size of the residual against its habits, which look back on a window already. Where it has none, that of the
+    model's over the shortest horizon. NaN for what is not scored.
     """
     count = len(signals)
-    scored = np.flatnonzero([signal.scored for signal in signals])
-    blocks = (0, 2 * count) if len(residuals) == 4 * count else (0,)
-    size = np.minimum(np.abs(np.concatenate([residuals[first + scored] for first in blocks])), _BOUND)
+    model = np.full((count, residuals.shape[1], newest), np.nan, np.float32)
+    recent = np.abs(residuals[:count, :, -(newest + HORIZONS[0] - 1) :])
+    _means(recent, np.full(count, _BOUND, np.float32), HORIZONS[0], model)
+    own = residuals[2 * count : 3 * count, :, -newest:]
+    chosen: Floats = np.where(np.isnan(own), model, own)
+    chosen[[not signal.scored for signal in signals]] = np.nan
+    return chosen
+
+
+def _mean_size(size: Floats) -> Floats:
+    """The mean over the signals, [gpus, steps]; NaN where there are none."""
     present = ~np.isnan(size)
     number = present.sum(axis=0)
     mean: Floats = np.where(number > 0, np.where(present, size, 0.0).sum(axis=0) / np.maximum(number, 1), np.nan)
@@ -156,7 +175,10 @@ def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, heaviest
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantiles(worst[None], chance, heaviest)[0], _LOWER))
-    bounded = np.where(values < _NEVER, np.minimum(values * level, _CEILING), values)
+    ceiling = np.full(values.shape[1], _CEILING * _BOUND, np.float32)
+    if habitual(maxima[0, :-1], signals):
+        ceiling[-1] = _CEILING * MOST
+    bounded = np.where(values < _NEVER, np.minimum(values * level, ceiling), values)
     return Thresholds(bounded.astype(np.float32))
 
 

@@ -28,7 +28,7 @@ FORMAT = 4
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
 _SCALING = ("centre", "spread", "lowest", "highest", "idle")
-_HABITS = ("centre", "spread", "mean", "patterns", "unit")
+_HABITS = ("centre", "spread", "mean", "patterns", "aside", "unit")
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}$")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.calibration import HORIZONS, Thresholds, evidence, rows_of
+from detector.calibration import HORIZONS, Thresholds, evidence, habitual, rows_of, sizes
 from detector.signals import Signal
 from detector.telemetry import Floats
 
@@ -33,7 +33,7 @@ def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Threshol
     Of the signals that are half an alarm by themselves, or the worst of them, the cause that brings the others about.
     """
     by_row = _row_ratios(residuals, signals, thresholds, newest=1)[..., -1]
-    ratio, by_signal = _together(by_row, signals), _by_signal(by_row[:-1], signals)
+    ratio, by_signal = _together(by_row[..., None], residuals, signals)[..., 0], _by_signal(by_row[:-1], signals)
     worst = by_signal.argmax(axis=0) * len(signals) + np.arange(len(signals))[:, None]
     recent: Floats = np.nansum(residuals[..., -min(HORIZONS) :], axis=-1)
     upward = np.take_along_axis(recent, worst, axis=0) > 0
@@ -58,9 +58,10 @@ def all_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresho
     """Every step's evidence over its threshold, or only the `newest` steps': [signals, gpus, steps].
 
     The worst row and horizon of each signal. Where the signals together say more than the worst of them, they are all
-    raised by the same factor, so that the largest is the score and the shares stay.
+    raised by the same factor, so that the largest is the score and the shares stay. Where there are habits, the squares
+    are then as what each signal adds.
     """
-    return _together(_row_ratios(residuals, signals, thresholds, newest), signals)
+    return _together(_row_ratios(residuals, signals, thresholds, newest), residuals, signals)
 
 
 def _row_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds, newest: int) -> Floats:
@@ -70,12 +71,16 @@ def _row_ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresh
     return worst
 
 
-def _together(worst: Floats, signals: Sequence[Signal]) -> Floats:
-    """[rows + 1, ...] → [signals, ...], see `all_ratios`."""
+def _together(worst: Floats, residuals: Floats, signals: Sequence[Signal]) -> Floats:
+    """[rows + 1, gpus, steps] → [signals, gpus, steps], see `all_ratios`."""
     each: Floats = _by_signal(worst[:-1], signals).max(axis=0)
     together = worst[-1]
+    said = together > each.max(axis=0, initial=-np.inf)
+    if habitual(residuals, signals):
+        added = np.sqrt(sizes(residuals, signals, together.shape[-1]))
+        each = np.where(said, np.where(np.isnan(added), -np.inf, added), each)
     most = each.max(axis=0, initial=-np.inf)
-    raised = (together > most) & (most > 0)
+    raised = said & (most > 0)
     each *= np.where(raised, together / np.where(raised, most, 1.0), 1.0).astype(np.float32)
     return each
 

@@ -13,6 +13,7 @@ from detector.calibration import (
     incidents,
     rough,
 )
+from detector.habits import MOST
 from detector.signals import Signal
 
 from . import fleets
@@ -112,6 +113,15 @@ def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame()
     name, share = verdict.contributions[0]
     assert name == "a"
     assert share == pytest.approx(1.0)
+
+
+def test_whatever_the_history_was_like_signals_that_leave_their_habits_entirely_are_an_alarm() -> None:
+    signals = [Signal("a", alone=False), Signal("b", alone=False)]
+    residuals = np.zeros((8, 20, 4 * BLOCK), np.float32)
+    residuals[4:6] = MOST
+    found = evidence(residuals, signals)
+    assert found[0, -1].max() == MOST
+    assert calibrate(block_maxima(found), signals, 1e-4).values[0, -1] < MOST
 
 
 def test_a_budget_of_more_than_one_alarm_a_block_is_the_loosest_there_is() -> None:

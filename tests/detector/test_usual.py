@@ -56,6 +56,20 @@ def test_a_server_that_leaves_its_habits_stands_out_and_in_that_signal() -> None
     assert found[2, 1, 65] > 3
 
 
+def test_a_signal_takes_no_part_in_explaining_itself() -> None:
+    """Then an error follows the reading one to one, and the squares of what is above and below add up."""
+    fleet = servers()
+    _, known = habits.fit(fleet, fleet.values, 400)
+    shift = 0.4 * known.unit[1, 2] * known.spread[1, 2]
+    found = []
+    for sign in (0.0, 1.0, -1.0):
+        values = fleet.values.copy()
+        values[2, 1, 490:500] += sign * shift
+        found.append(float(known.residuals(fleet, values, 499)[2, 1, 0]))
+    usual, above, below = np.square(found)
+    assert above + below - 2 * usual == pytest.approx(2 * 0.4**2, rel=1e-3)
+
+
 def test_habits_are_the_same_live_and_afterwards_and_look_back_only() -> None:
     fleet = servers()
     _, known = habits.fit(fleet, fleet.values, 400)

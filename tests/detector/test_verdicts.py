@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector import verdicts
+from detector import calibration, verdicts
 from detector.calibration import HISTORY, HORIZONS, Thresholds
 from detector.signals import Signal
 
@@ -73,6 +73,36 @@ def test_the_newest_step_alone_is_judged_as_among_all() -> None:
     alone = verdicts.ratios(residuals[..., -HISTORY:], signals, thresholds)
     np.testing.assert_allclose(alone, whole[..., -1], rtol=1e-6)
     assert np.isfinite(alone).any()
+
+
+NAMELESS = tuple(Signal(name, alone=False) for name in "abcd")
+TOGETHER = Thresholds(np.array([[*[1e3] * 16, 0.5], [*[1e3] * 16, np.inf]], np.float32))
+
+
+def test_where_there_are_habits_the_contributions_are_what_adds_up_to_the_score() -> None:
+    residuals = np.zeros((16, 1, HISTORY), np.float32)
+    residuals[:4] = 9.0  # the model's
+    residuals[8:11, 0, -1] = 1.5, 0.5, 3.0  # the habits', which say nothing of d
+    residuals[11] = np.nan
+    residuals[3, 0, -min(HORIZONS) :] = 0.5, -1.5, 1.0, -1.0, 1.5, -0.5
+    verdict = fleets.judged(residuals, NAMELESS, TOGETHER)[0]
+    assert verdict is not None
+    assert verdict.score == pytest.approx((1.5 + 0.5 + 3.0 + 1.0) / 4 / 0.5)
+    assert verdict.cause == "c"
+    assert [name for name, _ in verdict.contributions] == ["c", "a", "d"]
+    assert [share for _, share in verdict.contributions] == pytest.approx([3.0 / 6, 1.5 / 6, 1.0 / 6])
+
+
+def test_with_habits_too_the_newest_step_is_judged_as_among_all() -> None:
+    random = np.random.default_rng(6)
+    residuals = random.normal(0, 2, (16, 20, HISTORY + 9)).astype(np.float32)
+    residuals[8:12] = np.abs(residuals[8:12])
+    residuals[random.random(residuals.shape) < 0.4] = np.nan
+    whole = verdicts.all_ratios(residuals, NAMELESS, TOGETHER)
+    alone = verdicts.ratios(residuals[..., -HISTORY:], NAMELESS, TOGETHER)
+    np.testing.assert_allclose(alone, whole[..., -1], rtol=1e-6)
+    sizes = calibration.sizes(residuals[..., -HISTORY:], NAMELESS, 1)[..., 0]
+    np.testing.assert_allclose(alone.max(axis=0), np.nanmean(sizes, axis=0) / 0.5, rtol=1e-5)
 
 
 def test_the_cause_is_that_of_the_lowest_rank_then_of_the_strongest_evidence() -> None:

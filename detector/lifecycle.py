@@ -135,9 +135,11 @@ class LifeCycle:
         """Look at what is going on; called between ticks, and never waits."""
         self._reap()
         drifted = self._fleet.drift.drifted() if self._fleet.drift else None
-        if drifted and not self._drift_told:
+        if drifted is None:
+            self._drift_told = False
+        elif not self._drift_told and self._child is None:
+            self._drift_told = True
             self.retrain(f"{drifted} has drifted")
-        self._drift_told = drifted is not None
         candidates = registry.versions(self.plan.models / SHADOW)
         if candidates:
             self._try(candidates[0])
@@ -155,12 +157,12 @@ class LifeCycle:
 
     def _start(self, kind: str, *what: str) -> None:
         with self._starting:  # what is due and what has drifted come from two threads
-            self._start_alone(kind, *what)
+            if self._child:
+                log.info("a training is under way already", asked=kind)
+            else:
+                self._child = kind, self._begun(kind, *what)
 
-    def _start_alone(self, kind: str, *what: str) -> None:
-        if self._child:
-            log.info("a training is under way already", asked=kind)
-            return
+    def _begun(self, kind: str, *what: str) -> subprocess.Popen[bytes]:
         plan, now = self.plan, self._clock()
         self._asked[kind] = now
         stretch = [f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (now - plan.history * _HOUR, now)]
@@ -177,7 +179,7 @@ class LifeCycle:
             stderr=subprocess.STDOUT,
         )
         os.setpriority(os.PRIO_PROCESS, child.pid, plan.niceness)
-        self._child = kind, child
+        return child
 
     def _reap(self) -> None:
         if self._child is None or self._child[1].poll() is None:

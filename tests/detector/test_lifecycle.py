@@ -210,12 +210,17 @@ def test_a_first_model_serves_without_a_trial(stage: Stage) -> None:
     assert fleet.office == stage.folder / candidate.name
 
 
+def wait(life: LifeCycle) -> None:
+    """Until no training is under way."""
+    if life._child:
+        life._child[1].wait()
+
+
 def renewed(life: LifeCycle) -> dict[str, int]:
     """What has been tried so far, after one more look at what is due."""
     life.renew()
-    if life._child:
-        life._child[1].wait()
-        life._reap()
+    wait(life)
+    life._reap()
     return {kind: count for (kind, _), count in life.events.counts.items()}
 
 
@@ -223,7 +228,9 @@ def renewed(life: LifeCycle) -> dict[str, int]:
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Trainings write down what they were asked for, and fail."""
     program, told = tmp_path / "program", tmp_path / "asked"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {told}\nexit ${{RESULT:-1}}\n')
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {told}\nwhile [ -e {tmp_path}/busy ]; do sleep 0.05; done\nexit ${{RESULT:-1}}\n'
+    )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     return told
@@ -259,6 +266,26 @@ def test_what_is_due_goes_by_the_age_of_what_is_on_disk_and_not_of_the_process(s
     assert renewed(stage.start()[1]) == {}, "what was turned down was trained all the same"
 
 
+def test_a_drift_is_answered_once_and_after_the_training_that_is_under_way(
+    stage: Stage, asked: Path, tmp_path: Path
+) -> None:
+    stage.put()
+    fleet, life = stage.start()
+    fleet.drift = Drift((Signal("a"),))
+    for _ in range(800):
+        fleet.drift.add(np.full((1, 8), 5, np.float32))
+    (tmp_path / "busy").touch()
+    life.recalibrate()
+    life.review()
+    assert life._child
+    assert life._child[0] == "recalibrate"
+    (tmp_path / "busy").unlink()
+    for _ in range(3):
+        wait(life)
+        life.review()
+    assert life.events.counts == {("recalibrate", "failed"): 1, ("retrain", "failed"): 1}
+
+
 def test_recalibrating_daily_does_not_fill_the_disk(stage: Stage, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESULT", "0")
     versions = [stage.put() for _ in range(3)]
@@ -274,8 +301,7 @@ def test_a_training_is_asked_for_what_the_service_judges_with(stage: Stage, aske
     life.plan = replace(life.plan, edges=frozenset({"job", "load"}), shard=Shard(2, 3), budget=0.5, history=240.0)
     fleet._window.include((), [Gpu(f"n{node}", "0", rack=f"r{node // 40}") for node in range(600)])
     life.retrain()
-    assert life._child
-    life._child[1].wait()
+    wait(life)
     life._reap()
     said = asked.read_text()
     assert "--no-edges=node --no-edges=rack" in said

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,9 @@ _home = click.option(
 _signals = click.option(
     "--signals", "signals_file", default=signals.DEFAULT, type=_FILE, help="What to read, and how to judge it."
 )
+_no_edges = click.option(
+    "--no-edges", multiple=True, type=click.Choice(KINDS), help="Peers not to compare with; the same for all commands."
+)
 _step = click.option("--step", default=5.0, type=click.FloatRange(1, 3600), help="Seconds from one sample to the next.")
 _HOURS = click.FloatRange(0, 24 * 365)
 _MODEL = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -77,11 +82,16 @@ def cli() -> None:
 @click.option("--token-file", type=click.Path(path_type=Path), help="Bearer token.  [default: HOME/token]")
 @click.option("--budget", default=0.1, type=_BUDGET, help="False alarms per 1,000 GPU-hours; needs no new training.")
 @click.option("--shard", default="1/1", callback=_shard, help="Judge the i-th of n shares of the fleet, by rack.")
-@click.option("--no-edges", multiple=True, type=click.Choice(KINDS), help="Peers not to compare with; repeatable.")
+@_no_edges
 @click.option("--pushed", is_flag=True, help="Prometheus pushes its series to /api/v1/write; the rest is asked for.")
 @click.option("--lookback", default=LOOKBACK, type=click.FloatRange(1), help="Prometheus' --query.lookback-delta, s.")
 @click.option("--recalibrate-hours", default=24.0, type=_HOURS, help="Thresholds are refitted so often; 0: never.")
-@click.option("--retrain-hours", default=168.0, type=_HOURS, help="A new model is trained so often; 0: never.")
+@click.option(
+    "--retrain-hours",
+    default=168.0,
+    type=_HOURS,
+    help="A new model is trained so often; 0: never, not even a first one.",
+)
 @click.option("--history-hours", default=24.0, type=_HOURS, help="What both learn from.")
 @click.option("--trial-hours", default=1.0, type=_HOURS, help="A new model judges in the shadow before it serves.")
 @click.option("--keep", default=10, type=click.IntRange(2), help="Versions of the model that stay on disk.")
@@ -112,8 +122,8 @@ def run(
     limit(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
     wanted = _or_exit(lambda: signals.load(signals_file))
     token = None if auth.is_loopback(host) else _or_exit(lambda: auth.load(token_file or home / "token"))
-    wishes = Wishes(budget, shard, frozenset(KINDS) - set(no_edges) if no_edges else None)
-    with Prometheus(url) as prometheus:
+    wishes = Wishes(budget, shard, _edges(no_edges))
+    with _or_exit(lambda: Prometheus(url)) as prometheus:
         folder = models or home / "models"
         feed = Feed(ingest.names_of(wanted), step, lookback) if pushed else None
         fleet = Fleet(prometheus, wanted, folder, step, wishes, feed)
@@ -124,6 +134,7 @@ def run(
             step=step,
             budget=budget,
             shard=shard,
+            edges=wishes.edges,
             recalibrate=recalibrate_hours,
             retrain=retrain_hours,
             history=history_hours,
@@ -157,6 +168,7 @@ def run(
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="The same seed and data give the same model.")
 @click.option("--shard", default="1/1", callback=_shard, help="Learn from the i-th of n shares of the fleet only.")
+@_no_edges
 @click.option("--against", type=_MODEL, help="A model to compare with on the held-back data; noted on the card.")
 @click.option("--recalibrate", type=_MODEL, help="Keep this model's network, refit its scales and thresholds.")
 @_home
@@ -173,28 +185,37 @@ def train_command(
     threads: int,
     seed: int,
     shard: Shard,
+    no_edges: tuple[str, ...],
     against: Path | None,
     recalibrate: Path | None,
     home: Path,
     signals_file: Path,
     step: float,
 ) -> None:
-    """Learn a fleet's normal behaviour from recordings or from Prometheus. No labels are needed."""
+    """Learn a fleet's normal behaviour from recordings or from Prometheus. No labels are needed.
+
+    Ctrl-C at any time: the same command goes on where this one stood.
+    """
     limit(threads)
     wanted = _or_exit(lambda: signals.load(signals_file))
-    click.echo("reading the telemetry ...", err=True)
-    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, shard))
     folder = out or home / "models"
+    _or_exit(lambda: folder.mkdir(parents=True, exist_ok=True))
+    click.echo("reading the telemetry ...", err=True)
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, shard, no_edges))
     if recalibrate:
         judge, card = _or_exit(lambda: training.recalibrate(*registry.read(recalibrate), telemetry, budget))
     else:
-        settings = Settings(budget, iterations, seed, folder / ".training.pt")
-        with click.progressbar(length=iterations, label="training", file=sys.stderr) as bar:
-            judge, card = _or_exit(
-                lambda: train(
-                    telemetry, (wanted.activity, wanted.effort), settings, lambda at, _: bar.update(at - bar.pos)
+        settings = Settings(budget, iterations, seed, checkpoint := folder / ".training.pt")
+        state = wanted.activity, wanted.effort
+        try:
+            with click.progressbar(length=iterations, label="training", file=sys.stderr) as bar:
+                judge, card = _or_exit(
+                    lambda: train(telemetry, state, settings, lambda at, _: bar.update(at - bar.pos))
                 )
-            )
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                click.echo("\nstopped; the same command goes on from here", err=True)
+            raise
     if against:
         error, before = _or_exit(lambda: training.compare(judge, registry.read(against)[0], telemetry))
         card = card.model_copy(update={"rebuild_error": error, "rebuild_error_before": before})
@@ -208,8 +229,9 @@ def train_command(
 @click.option("--prometheus", "url", help="Score what this Prometheus holds, from --start to --end.")
 @click.option("--start", type=_TIME, help="UTC.")
 @click.option("--end", type=_TIME, help="UTC.")
-@click.option("--model", type=_FOLDER, required=True, help="A trained version: a folder of HOME/models.")
+@click.option("--model", type=_FOLDER, required=True, help="A trained version, or a folder of them: the newest.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="scores.parquet", help="Parquet file.")
+@_no_edges
 @_signals
 @_step
 def score_command(
@@ -219,15 +241,20 @@ def score_command(
     end: datetime | None,
     model: Path,
     out: Path,
+    no_edges: tuple[str, ...],
     signals_file: Path,
     step: float,
 ) -> None:
     """Say what the service would have said of the past, at every step, into a file."""
     if len(recordings) > 1:
         raise click.UsageError("--recording can be given once: a scores file belongs to one recording")
-    judge, _ = _or_exit(lambda: registry.read(model))
+    judge, card = _or_exit(lambda: registry.read(next(iter(registry.versions(model)), model)))
     wanted = _or_exit(lambda: signals.load(signals_file))
-    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, ingest.WHOLE))[0]
+    telemetry = _or_exit(lambda: _telemetry(wanted, recordings, url, start, end, step, ingest.WHOLE, no_edges))[0]
+    if not {signal.name for signal in telemetry.signals} & {signal.name for signal in judge.signals}:
+        raise click.ClickException(f"model {card.version} knows none of the signals that are to be scored")
+    if not math.isclose(telemetry.step, card.step_seconds, rel_tol=0.01):
+        click.echo(f"the model learned from steps of {card.step_seconds:g} s, these are {telemetry.step:g} s", err=True)
     found = scoring.score(telemetry, judge)
     with click.progressbar(found, length=len(telemetry.timestamps), label="scoring", file=sys.stderr) as steps:
         _or_exit(lambda: scoring.write(out, telemetry, steps))
@@ -303,16 +330,22 @@ def _telemetry(
     end: datetime | None,
     step: float,
     shard: Shard,
+    no_edges: tuple[str, ...],
 ) -> list[Telemetry]:
     if bool(recordings) == bool(url):
         raise click.UsageError("say where the telemetry is: either --recording or --prometheus")
+    edges = _edges(no_edges)
     if not url:
-        return [recording.read(path, wanted) for path in recordings]
+        return [replace(recording.read(path, wanted), edges=edges) for path in recordings]
     if not start or not end or start >= end:
         raise click.UsageError("--prometheus needs --start and a later --end")
     first, last = (time.replace(tzinfo=UTC).timestamp() for time in (start, end))
     with Prometheus(url, timeout=60) as prometheus:
-        return [ingest.history(prometheus, wanted, first, last, step, shard)]
+        return [replace(ingest.history(prometheus, wanted, first, last, step, shard), edges=edges)]
+
+
+def _edges(without: tuple[str, ...]) -> frozenset[str] | None:
+    return frozenset(KINDS) - set(without) if without else None
 
 
 def _or_exit(action: Callable[[], _T]) -> _T:

@@ -69,10 +69,11 @@ class Page:
 
 
 class DetectorCollector(Collector):
-    """The detector's own state."""
+    """The detector's own state. newest: what was found last; fresh: whether that still says how things are."""
 
-    def __init__(self, newest: Callable[[], Snapshot | None], counts: Counts) -> None:
+    def __init__(self, newest: Callable[[], Snapshot | None], fresh: Callable[[], bool], counts: Counts) -> None:
         self._newest = newest
+        self._fresh = fresh
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
@@ -98,6 +99,8 @@ class DetectorCollector(Collector):
         snapshot = self._newest()
         if snapshot is not None:
             yield from _about(snapshot)
+            if self._fresh():
+                yield from _current(snapshot)
 
 
 class LifeCollector(Collector):
@@ -163,15 +166,6 @@ def _about(snapshot: Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "stethos_detector_last_success_timestamp_seconds", "The step that was judged last.", snapshot.at
     )
-    yield GaugeMetricFamily(
-        "stethos_detector_input_coverage_ratio",
-        "Share of the known readings that the last step held.",
-        snapshot.coverage,
-    )
-    gpus = GaugeMetricFamily("stethos_detector_gpus", "GPUs judged, by what they are judged by.", labels=["basis"])
-    for basis, count in snapshot.basis.items():
-        gpus.add_metric([basis], count)
-    yield gpus
     model = GaugeMetricFamily(
         "stethos_detector_model_info", "The model in use and the stage of the start.", labels=["version", "stage"]
     )
@@ -183,6 +177,18 @@ def _about(snapshot: Snapshot) -> Iterator[Metric]:
             "When the model in use was trained.",
             snapshot.trained_at,
         )
+
+
+def _current(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "stethos_detector_input_coverage_ratio",
+        "Share of the known readings that the last step held.",
+        snapshot.coverage,
+    )
+    gpus = GaugeMetricFamily("stethos_detector_gpus", "GPUs judged, by what they are judged by.", labels=["basis"])
+    for basis, count in snapshot.basis.items():
+        gpus.add_metric([basis], count)
+    yield gpus
 
 
 def family(name: str, meaning: str) -> tuple[str, str]:

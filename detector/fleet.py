@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class Fleet:
         self._ingest = Ingest(prometheus, signals, self._window, wishes.shard, feed)
         self._wishes = wishes
         self._now = 0.0
-        self._refused: set[str] = set()
+        self._cards: dict[str, Card | None] = {}  # by version; None for one that is refused
+        self._unfit: set[str] = set()
         self._model: ModelJudge | None = None
         self._card: Card | None = None
         self._chair = Chair()
@@ -82,9 +84,9 @@ class Fleet:
         self.in_office_since = 0.0
 
     @property
-    def gpus(self) -> int:
-        """How many are known."""
-        return len(self._window.gpus)
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Those that are known."""
+        return tuple(self._window.gpus.values())
 
     @property
     def office(self) -> Path | None:
@@ -186,16 +188,16 @@ class Fleet:
                 self._second[1].forget(changed)
 
     def _newest_model(self) -> None:
-        """Take up the newest version that loads. A damaged one is refused once, and the one before serves."""
+        """Take up the newest version that loads and knows this fleet; else the one before it serves."""
         for version in registry.versions(self._models):
-            if self._card and version.name == self._card.version:
-                return
-            if version.name in self._refused:
-                continue
             try:
+                if not self._suits(version):
+                    continue
+                if self._card and version.name == self._card.version:
+                    return
                 model, self._card = registry.read(version)
             except RegistryError as error:
-                self._refused.add(version.name)
+                self._cards[version.name] = None
                 log.error("model refused", error=str(error))
             else:
                 self._model = self._within_budget(model)
@@ -203,16 +205,40 @@ class Fleet:
                 log.info("model in use", version=version.name)
                 return
 
+    def _suits(self, version: Path) -> bool:
+        """Whether a version is not refused and knows what is reported now. Raises RegistryError."""
+        if version.name not in self._cards:
+            self._cards[version.name] = self._looked_at(version)
+        card = self._cards[version.name]
+        if card is None:
+            return False
+        suits = not self._window.reported() or self._knows(card)
+        if not suits and version.name not in self._unfit:
+            self._unfit.add(version.name)
+            log.warning("a model does not know this fleet's signals or GPU models", version=version.name)
+        return suits
+
+    def _looked_at(self, version: Path) -> Card:
+        card = registry.card_of(version)
+        if card.version != version.name:
+            raise RegistryError(f"model {version}: its card is that of {card.version}")
+        if not math.isclose(card.step_seconds, self._window.step, rel_tol=0.01):
+            steps = {"learned_from": card.step_seconds, "here": self._window.step}
+            log.warning("a model's steps are of another length", version=version.name, **steps)
+        return card
+
+    def _knows(self, card: Card) -> bool:
+        """Whether the fleet reports enough of what the model learned from."""
+        reported = self._window.reported()
+        known = sum(signal.name in reported for signal in card.signals) >= _FITS * len(card.signals)
+        return known and not set(card.models).isdisjoint(gpu.model for gpu in self._window.gpus.values())
+
     def _within_budget(self, model: ModelJudge) -> ModelJudge:
         return model if self._wishes.budget is None else model.within(self._wishes.budget)
 
     def _judge(self, telemetry: Telemetry) -> Judge:
-        reported = self._window.reported()
-        model = self._model
-        if model and self._card:
-            known = sum(signal.name in reported for signal in model.signals) >= _FITS * len(model.signals)
-            if known and {gpu.model for gpu in telemetry.gpus} & set(self._card.models):
-                return model
+        if self._model and self._card and self._knows(self._card):
+            return self._model
         previous = self._chair.sitting
         if isinstance(previous, PeerJudge) and previous.signals == telemetry.signals:
             return previous

@@ -7,6 +7,7 @@ import math
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import structlog
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from detector.feed import Feed
 from detector.matrix import Labels, Matrix
-from detector.promql import Prometheus
+from detector.promql import Prometheus, PrometheusError
 from detector.shard import Shard
 from detector.signals import Query, Signal, Signals
 from detector.stages import stage
@@ -168,7 +169,7 @@ def newest_step(now: float, step: float) -> float:
 def history(
     prometheus: Prometheus, signals: Signals, start: float, end: float, step: float, shard: Shard = WHOLE
 ) -> Telemetry:
-    """A stretch of the past as telemetry, to train on or to score. Raises PrometheusError."""
+    """A stretch of the past as telemetry, from its first reading on. Raises PrometheusError, also if there is none."""
     steps = int((end - start) / step) + 1
     window = Window(steps, step)
     for first in range(0, steps, _PIECE):
@@ -176,7 +177,14 @@ def history(
         piece = Window(last - first + 1, step)
         Ingest(prometheus, signals, piece, shard).pull(newest_step(start, step) + last * step)
         _append(window, piece)
-    return window.telemetry()
+    telemetry = window.telemetry()
+    heard = np.zeros(steps, np.bool_)
+    for plane in telemetry.values:
+        heard |= ~np.isnan(plane).all(axis=0)
+    if not heard.any():
+        stretch = " to ".join(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (start, end))
+        raise PrometheusError(f"{prometheus.url} holds no reading of any signal from {stretch}")
+    return telemetry.newest(steps - int(heard.argmax()))
 
 
 def _append(window: Window, piece: Window) -> None:

@@ -7,11 +7,14 @@ was turned down or rolled back, with the reason. So a restart goes on where it w
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +27,10 @@ from detector.fleet import Fleet
 from detector.ingest import WHOLE
 from detector.registry import RegistryError
 from detector.shard import Shard
+from detector.topology import KINDS
 
 SHADOW, REJECTED = "shadow", "rejected"
-_LEARNED_FROM = 256  # GPUs
+_LEARNED_FROM = 2_200_000  # GPU-steps: 256 GPUs for a day at 10 s, which takes 4 GB
 _HOUR = 3600.0
 
 log = structlog.get_logger()
@@ -36,7 +40,8 @@ log = structlog.get_logger()
 class Plan:
     """When a model is renewed, and from what. Hours; 0 turns recalibration or retraining off.
 
-    history: how far back a training looks. trial: how long a candidate judges beside the model in office. guard: how
+    edges: kinds of peers, None for all. history: how far back a training looks. first: how long a fleet without any
+    model is watched before it gets one. trial: how long a candidate judges beside the model in office. guard: how
     long the predecessor judges beside a new one. keep: versions that stay on disk.
     """
 
@@ -46,9 +51,11 @@ class Plan:
     step: float
     budget: float
     shard: Shard = WHOLE
+    edges: frozenset[str] | None = None
     recalibrate: float = 24.0
     retrain: float = 168.0
     history: float = 24.0
+    first: float = 1.0
     trial: float = 1.0
     guard: float = 6.0
     keep: int = 10
@@ -77,6 +84,36 @@ class LifeCycle:
         self._clock = clock
         self._child: tuple[str, subprocess.Popen[bytes]] | None = None
         self._drift_told = False
+        self._starting = threading.Lock()
+        self._began = clock()
+        self._asked: dict[str, float] = {}  # Unix seconds of the last attempt
+        self._trained: dict[str, float] = {}  # by version, when its network was
+
+    def renew(self) -> None:
+        """Start what is due by the age of the versions on disk: a restart neither puts it off nor repeats it."""
+        trained, fitted = self._ages()
+        if self._due("retrain", self.plan.retrain, trained, self._began + self.plan.first * _HOUR):
+            self.retrain("the cadence" if trained else "there is no model yet")
+        elif self._due("recalibrate", self.plan.recalibrate, fitted, math.inf):
+            self.recalibrate()
+
+    def _due(self, kind: str, hours: float, last: float | None, without: float) -> bool:
+        """Whether it is time; `without` is when it is for who never had any. A failure is tried again an hour later."""
+        due = without if last is None else last + hours * _HOUR
+        return hours > 0 and self._clock() >= max(due, self._asked.get(kind, -math.inf) + min(hours, 1.0) * _HOUR)
+
+    def _ages(self) -> tuple[float | None, float | None]:
+        """When a network was last trained, and thresholds last fitted, served or not; Unix seconds."""
+        folders = self.plan.models, self.plan.models / SHADOW, self.plan.models / REJECTED
+        found = [version for folder in folders for version in registry.versions(folder)]
+        for version in found:
+            if version.name not in self._trained:
+                with suppress(RegistryError):
+                    parent = registry.card_of(version).parent
+                    self._trained[version.name] = registry.made_at(parent or version.name)
+        trained = [self._trained[version.name] for version in found if version.name in self._trained]
+        fitted = [registry.made_at(version.name) for version in found]
+        return max(trained, default=None), max(fitted, default=None)
 
     def recalibrate(self) -> None:
         """Refit scales and thresholds of the version in office on recent history."""
@@ -98,9 +135,11 @@ class LifeCycle:
         """Look at what is going on; called between ticks, and never waits."""
         self._reap()
         drifted = self._fleet.drift.drifted() if self._fleet.drift else None
-        if drifted and not self._drift_told:
+        if drifted is None:
+            self._drift_told = False
+        elif not self._drift_told and self._child is None:
+            self._drift_told = True
             self.retrain(f"{drifted} has drifted")
-        self._drift_told = drifted is not None
         candidates = registry.versions(self.plan.models / SHADOW)
         if candidates:
             self._try(candidates[0])
@@ -117,15 +156,22 @@ class LifeCycle:
             self._child = None
 
     def _start(self, kind: str, *what: str) -> None:
-        if self._child:
-            log.info("a training is under way already", asked=kind)
-            return
+        with self._starting:  # what is due and what has drifted come from two threads
+            if self._child:
+                log.info("a training is under way already", asked=kind)
+            else:
+                self._child = kind, self._begun(kind, *what)
+
+    def _begun(self, kind: str, *what: str) -> subprocess.Popen[bytes]:
         plan, now = self.plan, self._clock()
+        self._asked[kind] = now
         stretch = [f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (now - plan.history * _HOUR, now)]
         options = ["--prometheus", plan.url, "--start", stretch[0], "--end", stretch[1], "--step", f"{plan.step:g}"]
         options += ["--budget", f"{plan.budget:g}", "--signals", str(plan.signals_file)]
+        options += [f"--no-edges={each}" for each in KINDS if plan.edges is not None and each not in plan.edges]
         # A large fleet is learned from a share of its racks: the rest would teach the same at more cost.
-        share = plan.shard.part(-(-max(1, self._fleet.gpus) // _LEARNED_FROM))
+        most = max(1, round(_LEARNED_FROM * plan.step / (plan.history * _HOUR)))
+        share = plan.shard.part(self._fleet.gpus, most)
         options += ["--shard", f"{share.index}/{share.of}"]
         child = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "detector", "train", *what, *options],
@@ -133,7 +179,7 @@ class LifeCycle:
             stderr=subprocess.STDOUT,
         )
         os.setpriority(os.PRIO_PROCESS, child.pid, plan.niceness)
-        self._child = kind, child
+        return child
 
     def _reap(self) -> None:
         if self._child is None or self._child[1].poll() is None:
@@ -145,6 +191,7 @@ class LifeCycle:
         self.events.add(kind, result)
         if result == "ok" and kind == "recalibrate":
             self.events.recalibrated_at = self._clock()
+            registry.prune(self.plan.models, self.plan.keep)
         (log.info if result == "ok" else log.error)(f"{kind} {result}", said=said[-1] if said else "")
 
     def _try(self, candidate: Path) -> None:
@@ -162,7 +209,8 @@ class LifeCycle:
         own, office = trial.own, trial.office
         if broken(own.alarms, own.gpu_hours, self.plan.budget) and own.alarms > office.alarms:
             return self._reject(candidate, f"{own.alarms} alarms in {own.gpu_hours:.0f} GPU-hours break the budget")
-        if self._clock() - trial.since >= self.plan.trial * _HOUR:
+        nobody = self._fleet.office is None  # to compare with
+        if nobody or self._clock() - trial.since >= self.plan.trial * _HOUR:
             self._fleet.second(None)
             registry.move(candidate, self.plan.models)
             self.events.add("promote", "ok")

@@ -40,13 +40,16 @@ class _Answer(BaseModel):
 
 
 class Prometheus:
-    """A Prometheus-compatible server by its base URL. May be asked from several threads at once."""
+    """A Prometheus-compatible server by its base URL. May be asked from several threads at once.
+
+    Raises PrometheusError for what is no URL.
+    """
 
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         self.url = url.rstrip("/")
         self.warnings = 0  # answers that were partial, by what the server says
         # Packing the answer costs the server more than sending it.
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers={"Accept-Encoding": "identity"})
+        self._http = httpx.Client(base_url=_checked(url), timeout=timeout, headers={"Accept-Encoding": "identity"})
         self._labels: dict[str, LabelSets] = {}
         self._warned: set[str] = set()
 
@@ -59,20 +62,21 @@ class Prometheus:
     def range(self, query: str, start: float, end: float, step: float) -> Matrix:
         """Evaluate a query at start, start + step, … end (Unix seconds). Raises PrometheusError."""
         with stage("query"):
-            content = self._ask(query, start, end, step)
+            response = self._ask(query, start, end, step)
         with stage("parse"):
-            return self._read(query, content)
+            return self._read(query, response)
 
-    def _ask(self, query: str, start: float, end: float, step: float) -> bytes:
+    def _ask(self, query: str, start: float, end: float, step: float) -> httpx.Response:
         form = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
         try:
-            return self._http.post("/api/v1/query_range", data=form).content
+            return self._http.post("/api/v1/query_range", data=form)
         except httpx.HTTPError as error:
             raise PrometheusError(
                 f"{self.url} does not answer {query!r}: {str(error) or type(error).__name__}"
             ) from error
 
-    def _read(self, query: str, content: bytes) -> Matrix:
+    def _read(self, query: str, response: httpx.Response) -> Matrix:
+        content = response.content
         if len(self._labels) > _QUERIES_KEPT:
             self._labels.clear()
         found = matrix.cut(content, self._labels.setdefault(query, LabelSets()))
@@ -80,7 +84,10 @@ class Prometheus:
         try:
             answer = _Answer.model_validate_json(rest)
         except ValidationError as error:
-            raise PrometheusError(f"{self.url} answers {query!r} with something that is not Prometheus'") from error
+            how = "" if response.is_success else f" (HTTP {response.status_code} {response.reason_phrase})"
+            raise PrometheusError(
+                f"{self.url} answers {query!r} with something that is not Prometheus'{how}"
+            ) from error
         if answer.status != "success" or answer.data is None:
             raise PrometheusError(f"{self.url} refuses {query!r}: {answer.error}")
         if answer.warnings or answer.isPartial:
@@ -92,6 +99,16 @@ class Prometheus:
         if query not in self._warned:
             self._warned.add(query)
             log.warning("an answer is not complete", query=query, warning=warning)
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise PrometheusError(f"{url!r} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise PrometheusError(f"{url!r} is not a URL of a Prometheus, such as http://127.0.0.1:9090")
+    return parsed
 
 
 def _matrix(rows: list[_Row]) -> Matrix:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from detector.signals import Signals
 from detector.telemetry import IDLE, Gpu, Telemetry
 
 _LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "job"))
+_JITTER = 0.05  # of a step
+_GAPS = 2  # times as long as what was recorded, all in all
 
 
 class RecordingError(ValueError):
@@ -23,6 +27,8 @@ def read(path: Path, signals: Signals) -> Telemetry:
     """Read a whole recording; any numeric column beside the labels is a signal. Raises RecordingError."""
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise RecordingError(f"{path} does not exist") from error
     except (OSError, pa.ArrowException) as error:
         raise RecordingError(f"{path} is not a readable Parquet file: {error}") from error
     for column in ("timestamp", "node", "gpu"):
@@ -32,13 +38,19 @@ def read(path: Path, signals: Signals) -> Telemetry:
         raise RecordingError(f"{path}: column 'timestamp' is {table.schema.field('timestamp').type}, not a timestamp")
     if table.num_rows == 0:
         raise RecordingError(f"{path} has no rows")
-    timestamps, step = _seconds(table)
+    for column in ("timestamp", "node", "gpu"):
+        if table[column].null_count:
+            raise RecordingError(f"{path}: column {column!r} is null in {table[column].null_count} rows")
+    timestamps, step = _grid(path, table)
     node, gpu = (_strings(table, name) for name in ("node", "gpu"))
     keys, first, of = np.unique(np.char.add(np.char.add(node, "\0"), gpu), return_index=True, return_inverse=True)
     model, rack = (_strings(table, name)[first] for name in ("model", "rack"))
     gpus = tuple(
         Gpu(str(node[row]), str(gpu[row]), "", str(m), str(r)) for row, m, r in zip(first, model, rack, strict=True)
     )
+    if (twice := _repeated(of * len(timestamps) + step)) is not None:
+        at = datetime.fromtimestamp(timestamps[step[twice]], UTC)
+        raise RecordingError(f"{path} holds GPU {gpu[twice]} of {node[twice]} at {at:%Y-%m-%dT%H:%M:%SZ} twice")
     columns = [
         field.name
         for field in table.schema
@@ -57,16 +69,39 @@ def read(path: Path, signals: Signals) -> Telemetry:
     return Telemetry(described, gpus, timestamps, values, job, tuple(str(name) for name in jobs))
 
 
-def _seconds(
-    table: pa.Table,
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """The recording's time grid, and each row's place on it."""
+def _grid(path: Path, table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The recording's regular grid, Unix seconds, and each row's place on it; times that nobody reported are on it."""
     nanoseconds = pc.cast(table["timestamp"], pa.timestamp("ns", tz=table.schema.field("timestamp").type.tz))
-    distinct, place = np.unique(nanoseconds.to_numpy().astype(np.int64), return_inverse=True)
-    return distinct / 1e9, place
+    distinct, row = np.unique(nanoseconds.to_numpy().astype(np.int64), return_inverse=True)
+    if len(distinct) == 1:
+        return distinct / 1e9, row
+    apart = np.diff(distinct)
+    step = float(np.sort(apart)[(len(apart) - 1) // 2])
+    uneven = np.abs(apart / step - np.round(apart / step)) > _JITTER
+    if uneven.any():
+        seconds = apart[uneven.argmax()] / 1e9
+        raise RecordingError(
+            f"{path}: times are not on a regular grid: {seconds:g} s lie between two, mostly {step / 1e9:g} s"
+        )
+    place = np.concatenate([[0], np.cumsum(np.round(apart / step).astype(np.int64))])
+    if place[-1] > _GAPS * len(distinct):
+        spanned = f"{len(distinct)} of the {place[-1] + 1} steps that it spans"
+        raise RecordingError(
+            f"{path} holds only {spanned}: make several recordings of it, cut where nothing was recorded"
+        )
+    timestamps = distinct[0] / 1e9 + step / 1e9 * np.arange(place[-1] + 1)
+    timestamps[place] = distinct / 1e9
+    return timestamps, place[row]
 
 
-def _strings(table: pa.Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+def _repeated(keys: NDArray[np.int64]) -> int | None:
+    """The row of a key that was there before."""
+    order = np.argsort(keys, kind="stable")
+    same = keys[order[1:]] == keys[order[:-1]]
+    return int(order[1:][same].min()) if same.any() else None
+
+
+def _strings(table: pa.Table, name: str) -> NDArray[np.str_]:
     """A label column as strings; absent and null are the empty string."""
     if name not in table.column_names:
         return np.full(table.num_rows, "", dtype="U1")

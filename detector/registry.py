@@ -57,7 +57,7 @@ class Card(BaseModel):
     state: tuple[str, str]
     offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
     habits_of: tuple[tuple[str, str], ...] = ()  # the same of those whose habits it has
-    parent: str | None = None  # the version whose network this one has, recalibrated
+    parent: str | None = None  # the version whose network this one has, recalibrated; that one was trained
     rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
     rebuild_error_before: float | None = None
 
@@ -76,22 +76,31 @@ def write(folder: Path, judge: ModelJudge, card: Card) -> Path:
     return folder / judge.version
 
 
-def read(version: Path) -> tuple[ModelJudge, Card]:
-    """Load a version. Raises RegistryError when it is damaged or of another format."""
+def card_of(version: Path) -> Card:
+    """A version's card alone. Raises RegistryError when it is damaged or of another format."""
     try:
         card = Card.model_validate_json((version / _CARD).read_bytes())
-        weights = (version / _WEIGHTS).read_bytes()
     except OSError as error:
         raise RegistryError(f"model {version}: cannot read {error.filename}: {error.strerror}") from error
     except ValidationError as error:
         raise RegistryError(f"model {version}: its card is not valid: {error.errors()[0]['msg']}") from error
     if card.format != FORMAT:
         raise RegistryError(f"model {version}: its format is {card.format}, this detector reads {FORMAT}")
+    return card
+
+
+def read(version: Path) -> tuple[ModelJudge, Card]:
+    """Load a version. Raises RegistryError when it is damaged or of another format."""
+    card = card_of(version)
+    try:
+        weights = (version / _WEIGHTS).read_bytes()
+    except OSError as error:
+        raise RegistryError(f"model {version}: cannot read {error.filename}: {error.strerror}") from error
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
         raise RegistryError(f"model {version}: the weights do not match the card's checksum")
     try:
         return _unpack(weights, card), card
-    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise RegistryError(f"model {version}: weights and card do not fit: {error}") from error
 
 
@@ -125,6 +134,11 @@ def name(weights: bytes, trained_at: datetime) -> str:
     return f"{trained_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(weights).hexdigest()[:8]}"
 
 
+def made_at(name: str) -> float:
+    """When the version of that name was trained or recalibrated, Unix seconds."""
+    return datetime.strptime(name.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
 def pack(judge: ModelJudge) -> bytes:
     tensors = {f"network.{key}": value for key, value in judge.network.state_dict().items()}
     tensors |= {f"scaling.{name}": torch.from_numpy(getattr(judge.scaling, name)) for name in _SCALING}
@@ -146,6 +160,11 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     network = PeerReconstruction(state["masks"], state["by_effort"], len(card.models))
     network.load_state_dict(state)
+    known = len(card.models) + 1, len(card.signals)
+    if tensors["scaling.centre"].shape != known:
+        raise ValueError(f"the card names {len(card.signals)} signals of {len(card.models)} GPU models")
+    if len(tensors["offsets.values"]) != len(card.offsets_of):
+        raise ValueError(f"the card names {len(card.offsets_of)} GPUs with offsets")
     own, shared = Tail(tensors["own.tail"].numpy()), Tail(tensors["shared.tail"].numpy())
     return ModelJudge(
         card.version,

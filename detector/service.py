@@ -46,7 +46,7 @@ class Service:
         self._page = Page()
         self._findings = b""
         self.registry = CollectorRegistry()
-        self.registry.register(DetectorCollector(lambda: self.snapshot, fleet.counts))
+        self.registry.register(DetectorCollector(lambda: self.snapshot, self._fresh, fleet.counts))
         self.registry.register(LifeCollector(fleet, life))
         ProcessCollector(registry=self.registry)
 
@@ -82,8 +82,7 @@ class Service:
 
     def metrics(self) -> bytes:
         """The page: what is known of the fleet while it is fresh, and the detector's own state always."""
-        fresh = self.snapshot is not None and self._age(self.snapshot) <= STALE_STEPS * self._step
-        return generate_latest(self.registry) + (self._findings if fresh else b"")
+        return generate_latest(self.registry) + (self._findings if self._fresh() else b"")
 
     def unready(self) -> str | None:
         """Why the scores cannot be relied on; None when they can."""
@@ -93,6 +92,9 @@ class Service:
             return "the fleet has not been looked at yet"
         age = self._age(self.snapshot)
         return f"the last look was {age:.0f} s ago" if age > STALE_STEPS * self._step else None
+
+    def _fresh(self) -> bool:
+        return self.snapshot is not None and self._age(self.snapshot) <= STALE_STEPS * self._step
 
     def _age(self, snapshot: Snapshot) -> float:
         """Seconds between the snapshot and now. One from the future, before the clock was set back, is as stale."""
@@ -111,9 +113,7 @@ def application(service: Service, step: float, token: str | None, feed: Feed | N
         )  # fmt: skip
         life = service.life
         if life:
-            for job, hours in ((life.recalibrate, life.plan.recalibrate), (life.retrain, life.plan.retrain)):
-                if hours:
-                    scheduler.add_job(job, "interval", hours=hours, coalesce=True, misfire_grace_time=None)
+            scheduler.add_job(life.renew, "interval", minutes=1, coalesce=True, misfire_grace_time=None)
         scheduler.start()
         try:
             yield

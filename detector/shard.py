@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from detector.telemetry import Gpu
@@ -31,13 +33,18 @@ class Shard:
             raise ValueError(f"{text!r} is not a shard: it is written i/n, with i from 1 to n")
         return shard
 
-    def part(self, parts: int) -> Shard:
-        """One of `parts` equal shares of this one."""
-        return Shard(self.index, self.of * parts)
-
     def has(self, gpu: Gpu) -> bool:
-        if self.of == 1:
-            return True
-        place = f"rack {gpu.rack}" if gpu.rack else f"node {gpu.node}"
-        digest = hashlib.blake2b(place.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.of == self.index - 1
+        return self.of == 1 or _number(gpu) % self.of == self.index - 1
+
+    def part(self, gpus: Collection[Gpu], most: int) -> Shard:
+        """A share of this one with about so many of its GPUs; racks are whole, so none is exactly that large."""
+        count = -(-max(1, len(gpus)) // most)
+        shares = [Shard(self.index + place * self.of, self.of * count) for place in range(count)]
+        sizes = Counter(_number(gpu) % (self.of * count) + 1 for gpu in gpus)
+        filled = [share for share in shares if sizes[share.index]] or shares
+        return min(filled, key=lambda share: abs(sizes[share.index] - most))
+
+
+def _number(gpu: Gpu) -> int:
+    place = f"rack {gpu.rack}" if gpu.rack else f"node {gpu.node}"
+    return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest(), "big")

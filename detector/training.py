@@ -26,6 +26,7 @@ from detector.registry import Card
 from detector.residuals import ModelJudge, aligned, raw
 from detector.signals import Signal
 from detector.telemetry import Floats, Telemetry, clean
+from detector.topology import KINDS
 
 _NODES = 512  # GPU-steps per training batch
 _HELD_BACK = 0.3  # the newest share of the data: calibrates, never trains
@@ -69,7 +70,8 @@ def train(
         [each.scaled for each in prepared], [each.model for each in prepared], [idle(each.context) for each in prepared]
     )
     network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
-    run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed)
+    edges = [sorted(telemetry.edges or KINDS) for telemetry, _ in data]
+    run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed, edges)
     checkpoint = Checkpoint(settings.checkpoint, run)
     _optimise(network, prepared, splits, settings, random, progress, checkpoint)
     judge, residual = _calibrated(signals, models, state, scaling, network, recordings, data, splits, settings.budget)
@@ -89,7 +91,9 @@ def recalibrate(
     made, residual = _calibrated(
         judge.signals, judge.models, judge.state, judge.scaling, judge.network, recordings, data, firsts, budget
     )
-    return made, _card(made, data, card.seed, budget, residual).model_copy(update={"parent": card.version})
+    return made, _card(made, data, card.seed, budget, residual).model_copy(
+        update={"parent": card.parent or card.version}
+    )
 
 
 def compare(candidate: ModelJudge, office: ModelJudge, recordings: Sequence[Telemetry]) -> tuple[float, float]:

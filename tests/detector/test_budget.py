@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -58,6 +59,17 @@ def test_shards_share_the_fleet_and_keep_racks_whole() -> None:
     racks = {(gpu.rack, owner[0]) for gpu, owner in zip(fleet, owners, strict=True)}
     assert len(racks) == 100
     assert min(np.bincount([owner[0] for owner in owners])[1:]) > len(fleet) / 5
+
+
+@pytest.mark.parametrize(("racks", "sizes"), [(100, range(150, 500)), (1, [800]), (3, [264, 272, 528, 536, 800])])
+def test_a_part_of_a_share_is_about_as_large_as_wanted_and_never_empty(racks: int, sizes: Sequence[int]) -> None:
+    everyone = [Gpu(f"node-{node}", str(gpu), rack=f"rack-{node % racks}") for node in range(100) for gpu in range(8)]
+    for whole in (Shard(), Shard(1, 2), Shard(2, 2)):
+        fleet = [gpu for gpu in everyone if whole.has(gpu)]
+        part = whole.part(fleet, 300)
+        assert part.of % whole.of == 0
+        assert all(whole.has(gpu) for gpu in fleet if part.has(gpu))
+        assert not fleet or sum(map(part.has, fleet)) in sizes
 
 
 @pytest.mark.parametrize(

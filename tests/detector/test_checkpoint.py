@@ -1,6 +1,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from detector import checkpoint, registry, training
 from detector.training import Settings
 
 from .fleets import telemetry
+from .test_scoring import recorded
 
 STATE = ("utilization_ratio", "power_watts")
 EVERY, ITERATIONS = 3, 6
@@ -57,6 +61,25 @@ def test_a_training_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_p
     assert heard == list(range(EVERY + 1, ITERATIONS + 1))
     assert resumed == whole
     assert not (tmp_path / "killed" / "training.pt").exists()
+
+
+@pytest.mark.slow
+def test_after_a_ctrl_c_the_same_command_goes_on(tmp_path: Path) -> None:
+    path, out = recorded(telemetry(300, nodes=1), tmp_path / "recording.parquet"), tmp_path / "models"
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "detector", "train", "--threads", "1"]
+    options = ["--recording", str(path), "--out", str(out), "--iterations", "1000000"]
+    process = subprocess.Popen([*program, *options], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (out / ".training.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "stopped; the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert (out / ".training.pt").exists()
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_passed_over(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_evaluate_prints_a_table_and_writes_json(folder: Path) -> None:
     [
         (["--data", "asd"], "Error: asd is not part of this project: name the folder that holds it with --datasets"),
         (["--data", "smd", "--datasets", "."], "Error: smd is not there: smd19 is no folder"),
-        (["--data", "/nowhere"], "Error: /nowhere/recording.parquet is not a readable Parquet file"),
+        (["--data", "/nowhere"], "Error: /nowhere/recording.parquet does not exist"),
         (["--data", ".", "--methods", "magic"], "Error: there is no method 'magic'"),
     ],
 )

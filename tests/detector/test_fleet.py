@@ -1,5 +1,6 @@
 """The detector against a real Prometheus that holds a known history, step by step."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,10 @@ def test_history_comes_back_from_prometheus_as_it_was(prometheus: Serve) -> None
     fleet = telemetry(120)
     with Prometheus(prometheus(fleet)) as client:
         back = ingest.history(client, signals.load(), START, START + 119 * STEP, STEP)
+        longer = ingest.history(client, signals.load(), START - 600, START + 119 * STEP, STEP)
+        with pytest.raises(PrometheusError, match="holds no reading of any signal from 2023-11-14T20:13:20Z to"):
+            ingest.history(client, signals.load(), START - 7200, START - 3600, STEP)
+    np.testing.assert_array_equal(longer.timestamps, back.timestamps)
     assert set(back.gpus) == set(fleet.gpus)
     order = [back.gpus.index(gpu) for gpu in fleet.gpus]
     names = [signal.name for signal in back.signals]
@@ -118,20 +123,36 @@ def test_a_silent_fleet_gets_no_score_at_all(prometheus: Serve, tmp_path: Path) 
         assert later.coverage == 0.0
 
 
-def test_a_damaged_model_is_refused_and_the_one_before_serves(prometheus: Serve, trained: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_damaged_or_of_another_fleet_is_passed_over_and_the_one_before_serves(
+    prometheus: Serve, trained: Path, tmp_path: Path
+) -> None:
     good = registry.versions(trained)[0]
     models = tmp_path / "models"
-    models.mkdir()
-    (models / good.name).symlink_to(good)
-    newer = models / "99991231T000000Z-00000000"
-    newer.mkdir()
-    (newer / "card.json").write_bytes((good / "card.json").read_bytes())
-    weights = bytearray((good / "model.safetensors").read_bytes())
+    shutil.copytree(good, models / good.name)
+    card, weights = registry.card_of(good), bytearray((good / "model.safetensors").read_bytes())
     weights[-1] ^= 1
-    (newer / "model.safetensors").write_bytes(weights)
-    with Prometheus(prometheus(telemetry(100))) as client:
-        found = Fleet(client, signals.load(), models, STEP).tick(START + 99 * STEP)
-    assert found.version == good.name
+    renamed = tuple(replace(signal, name=f"other_{signal.name}") for signal in card.signals)
+    others: dict[str, dict[str, object]] = {
+        "99991231T000000Z-00000000": {},
+        "99991231T000001Z-00000000": {"signals": card.signals[:-1]},
+        "99991231T000002Z-00000000": {"offsets_of": card.offsets_of[:-1]},
+        "99991231T000003Z-00000000": {"models": ("A30",)},
+        "99991231T000004Z-00000000": {"signals": renamed},
+        "99991231T000005Z-00000000": {"version": "99991231T000006Z-00000000"},
+    }
+    for name, changes in others.items():
+        shutil.copytree(good, models / name)
+        changed = card.model_copy(update={"version": name} | changes)
+        (models / name / "card.json").write_text(changed.model_dump_json())
+    (models / "99991231T000000Z-00000000" / "model.safetensors").write_bytes(weights)
+    with Prometheus(prometheus(telemetry(102))) as client:
+        fleet = Fleet(client, signals.load(), models, STEP)
+        for step in (99, 100):
+            found = fleet.tick(START + step * STEP)
+            assert found.version == good.name
+            assert found.basis["model"] == 32
+        shutil.rmtree(models / good.name)
+        assert fleet.tick(START + 101 * STEP).version == good.name, "none other serves"
 
 
 def test_a_prometheus_that_is_not_there_leaves_the_window_as_it_was(tmp_path: Path) -> None:

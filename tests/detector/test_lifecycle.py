@@ -1,6 +1,7 @@
 """A model's life: renewed in a process of its own, tried in the shadow, promoted, guarded, rolled back."""
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from detector.fleet import Fleet
 from detector.lifecycle import REJECTED, SHADOW, LifeCycle, Plan
 from detector.promql import Prometheus
 from detector.service import Service
+from detector.shard import Shard
 from detector.signals import Signal
 from detector.tally import Drift, Tally
 from detector.telemetry import Gpu
@@ -197,6 +199,117 @@ def test_a_new_version_that_alone_breaks_the_budget_is_rolled_back(stage: Stage)
     assert fleet.office == before
     assert names(stage.folder / REJECTED) == [office.name]
     assert life.events.counts["roll_back", "ok"] == 1
+
+
+def test_a_first_model_serves_without_a_trial(stage: Stage) -> None:
+    candidate = stage.put(SHADOW)
+    fleet, life = stage.start()
+    life.review()
+    life.review()
+    fleet._newest_model()
+    assert fleet.office == stage.folder / candidate.name
+
+
+def wait(life: LifeCycle) -> None:
+    """Until no training is under way."""
+    if life._child:
+        life._child[1].wait()
+
+
+def renewed(life: LifeCycle) -> dict[str, int]:
+    """What has been tried so far, after one more look at what is due."""
+    life.renew()
+    wait(life)
+    life._reap()
+    return {kind: count for (kind, _), count in life.events.counts.items()}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Trainings write down what they were asked for, and fail."""
+    program, told = tmp_path / "program", tmp_path / "asked"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {told}\nwhile [ -e {tmp_path}/busy ]; do sleep 0.05; done\nexit ${{RESULT:-1}}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return told
+
+
+def test_a_fleet_without_a_model_gets_one_after_an_hour_and_failing_is_tried_again(stage: Stage, asked: Path) -> None:
+    _, life = stage.start()
+    assert renewed(life) == {}
+    stage.clock.now += HOUR
+    assert renewed(life) == renewed(life) == {"retrain": 1}
+    stage.clock.now += HOUR
+    assert renewed(life) == {"retrain": 2}
+    assert "--against" not in asked.read_text()
+
+
+def test_what_is_due_goes_by_the_age_of_what_is_on_disk_and_not_of_the_process(stage: Stage, asked: Path) -> None:
+    first = stage.put()
+    trained = registry.made_at(first.name)
+    for hours, due in ((23, {}), (25, {"recalibrate": 1}), (169, {"retrain": 1})):
+        stage.clock.now = trained + hours * HOUR
+        assert renewed(stage.start()[1]) == due
+    second = stage.put()
+    card = registry.card_of(second).model_copy(update={"parent": first.name})
+    (second / "card.json").write_text(card.model_dump_json())
+    stage.clock.now = registry.made_at(second.name) + HOUR
+    assert renewed(stage.start()[1]) == {}
+    stage.clock.now = trained + 169 * HOUR
+    assert renewed(stage.start()[1]) == {"retrain": 1}, "recalibrating trains nothing"
+    shutil.copytree(second, stage.folder / REJECTED / "20260108T000000Z-00000000")
+    (stage.folder / REJECTED / "20260108T000000Z-00000000" / "card.json").write_text(
+        card.model_copy(update={"parent": None}).model_dump_json()
+    )
+    assert renewed(stage.start()[1]) == {}, "what was turned down was trained all the same"
+
+
+def test_a_drift_is_answered_once_and_after_the_training_that_is_under_way(
+    stage: Stage, asked: Path, tmp_path: Path
+) -> None:
+    stage.put()
+    fleet, life = stage.start()
+    fleet.drift = Drift((Signal("a"),))
+    for _ in range(800):
+        fleet.drift.add(np.full((1, 8), 5, np.float32))
+    (tmp_path / "busy").touch()
+    life.recalibrate()
+    life.review()
+    assert life._child
+    assert life._child[0] == "recalibrate"
+    (tmp_path / "busy").unlink()
+    for _ in range(3):
+        wait(life)
+        life.review()
+    assert life.events.counts == {("recalibrate", "failed"): 1, ("retrain", "failed"): 1}
+
+
+def test_recalibrating_daily_does_not_fill_the_disk(stage: Stage, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESULT", "0")
+    versions = [stage.put() for _ in range(3)]
+    stage.clock.now = registry.made_at(versions[-1].name) + 25 * HOUR
+    assert renewed(stage.start()[1]) == {"recalibrate": 1}
+    assert str(versions[-1]) in asked.read_text()
+    assert names(stage.folder) == [version.name for version in versions[:0:-1]]
+
+
+def test_a_training_is_asked_for_what_the_service_judges_with(stage: Stage, asked: Path) -> None:
+    stage.put()
+    fleet, life = stage.start()
+    life.plan = replace(life.plan, edges=frozenset({"job", "load"}), shard=Shard(2, 3), budget=0.5, history=240.0)
+    fleet._window.include((), [Gpu(f"n{node}", "0", rack=f"r{node // 40}") for node in range(600)])
+    life.retrain()
+    wait(life)
+    life._reap()
+    said = asked.read_text()
+    assert "--no-edges=node --no-edges=rack" in said
+    assert "--budget 0.5" in said
+    share = Shard.parse(said.split("--shard ")[1].split()[0])
+    assert share.of > 3
+    assert share.index % 3 == 2
+    assert any(map(share.has, fleet.gpus)), "a share without a rack teaches nothing"
 
 
 def test_a_restart_goes_on_with_the_same_models(stage: Stage) -> None:

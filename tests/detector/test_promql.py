@@ -23,11 +23,11 @@ def answer(series: list[tuple[dict[str, str], list[tuple[float, str]]]], space: 
 
 
 @contextmanager
-def server(body: bytes) -> Iterator[Prometheus]:
+def server(body: bytes, status: int = 200) -> Iterator[Prometheus]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
 
@@ -97,6 +97,17 @@ def test_half_an_answer_is_an_error(cut_at: int) -> None:
     body = answer([({"node": "a", "gpu": "0"}, [(5.0, "1.25"), (10.0, "2")])])[:cut_at]
     with server(body) as client, pytest.raises(PrometheusError, match="is not Prometheus'"):
         client.range("up", 5, 10, 5)
+
+
+def test_what_stands_before_prometheus_and_refuses_is_named_by_its_status() -> None:
+    with server(b"<html>", 401) as client, pytest.raises(PrometheusError, match=r"\(HTTP 401 Unauthorized\)"):
+        client.range("up", 5, 10, 5)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9090", "localhost:9090", "ftp://a", "http://", "http://a:port", ""])
+def test_what_is_no_url_is_told_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(PrometheusError, match="is not a URL"):
+        Prometheus(url)
 
 
 def test_what_a_partial_answer_says_is_counted() -> None:

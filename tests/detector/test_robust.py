@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from detector import registry, training
 from detector.promql import Prometheus
+from detector.training import Settings
 
 from .conftest import free_port
+from .fleets import telemetry
 from .world import NODES, PER_NODE, STEP, Watch, World, scores, world
 
 ALL = len(NODES) * PER_NODE
@@ -24,13 +27,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a fleet that reports the same signals, in a folder of models."""
+    folder = tmp_path_factory.mktemp("trained")
+    state, settings = ("utilization_ratio", "power_watts"), Settings(0.1, 30, 0)
+    judge, card = training.train([telemetry(300, nodes=1)], state, settings, lambda *_: None)
+    registry.write(folder / "models", judge, card)
+    return folder
+
+
 @pytest.fixture
-def watch(place: World, tmp_path: Path) -> Iterator[Watch]:
-    """A detector on a fleet that is whole and quiet."""
+def watch(request: pytest.FixtureRequest, place: World, tmp_path: Path) -> Iterator[Watch]:
+    """A detector on a fleet that is whole and quiet, with the peers alone or, where a test asks so, with a model."""
+    basis = getattr(request, "param", "peers")
     place.exporter.reset()
     with Prometheus(place.url, timeout=1.0) as client:
-        watching = Watch(client, tmp_path)
-        watching.until("a quiet fleet", whole)
+        watching = Watch(client, request.getfixturevalue("models") if basis == "model" else tmp_path)
+        page = watching.until("a quiet fleet", whole)
+        assert page[f"stethos_detector_gpus {basis}"] == ALL
         yield watching
 
 
@@ -51,10 +66,12 @@ def test_prometheus_comes_after_the_detector(place: World, tmp_path: Path) -> No
         assert watching.service.unready() is None
 
 
+@pytest.mark.parametrize("watch", ["peers", "model"], indirect=True)
 def test_prometheus_is_restarted(place: World, watch: Watch) -> None:
     place.stop()
     page = watch.until("no scores", lambda page: not scores(page), seconds=3 * STEP + 3)
     assert page[FAILED] >= 1
+    assert COVERAGE not in page
     assert "does not answer" in str(watch.service.unready())
     place.start()
     watch.until("scores again", whole)
@@ -80,12 +97,16 @@ def test_a_partial_answer_is_used_and_told(tmp_path: Path) -> None:
 def test_a_signal_vanishes(place: World, watch: Watch) -> None:
     for readings in place.exporter.readings.values():
         del readings["gpu:power:watts"]
-    page = watch.until("one signal of five less", lambda page: page[COVERAGE] == pytest.approx(0.8))
+    page = watch.until("one signal of five less", lambda page: page.get(COVERAGE) == pytest.approx(0.8))
     assert len(scores(page)) == ALL
     assert max(scores(page).values()) < 1
 
 
-@pytest.mark.parametrize("wild", ["NaN", "+Inf", "-Inf", "1e300"])
+@pytest.mark.parametrize(
+    ("watch", "wild"),
+    [("peers", "NaN"), ("peers", "+Inf"), ("peers", "-Inf"), ("peers", "1e300"), ("model", "+Inf"), ("model", "NaN")],
+    indirect=["watch"],
+)
 def test_wild_readings_of_a_gpu_are_no_readings(place: World, watch: Watch, wild: str) -> None:
     place.exporter.readings["node-02", "1"] = dict.fromkeys(place.exporter.readings["node-02", "1"], wild)
     page = watch.until("no score that looks healthy", lambda page: scores(page).get("node-02/1", 1) >= 1)
@@ -126,15 +147,14 @@ def test_the_clock_jumps(watch: Watch, jump: float) -> None:
     assert scores(watch.page()) == {}
     page = watch.look()
     assert scores(page) == {}
-    assert page[COVERAGE] == 0
+    assert page.get(COVERAGE, 0) == 0
     watch.ahead = 0.0
     watch.until("scores again", whole)
 
 
 def test_the_fleet_vanishes(place: World, watch: Watch) -> None:
     place.exporter.down = set(NODES)
-    page = watch.until("nothing to judge", lambda page: not scores(page))
-    assert page[COVERAGE] == 0
+    page = watch.until("nothing to judge", lambda page: not scores(page) and page.get(COVERAGE) == 0)
     assert page["stethos_detector_gpus peers"] == 0
     place.exporter.down = set()
     watch.until("the fleet is back", whole)

@@ -18,6 +18,7 @@ from detector.promql import Prometheus
 from detector.scoring import Step
 from detector.state import Snapshot
 from detector.telemetry import IDLE, Telemetry
+from detector.topology import KINDS
 from detector.training import Settings
 
 from .conftest import Serve
@@ -124,6 +125,37 @@ def test_a_gpu_that_was_never_seen_has_no_score_and_neither_has_a_silent_node(mo
     assert np.isnan(scores[0])
     assert np.isnan(scores[8:16]).all()
     assert not np.isnan(scores[16:]).any()
+
+
+def test_a_folder_of_models_is_its_newest_and_one_of_other_signals_is_refused(
+    model: Path, eventful: Telemetry, tmp_path: Path
+) -> None:
+    path, out = recorded(eventful.newest(30), tmp_path / "recording.parquet"), tmp_path / "scores.parquet"
+    command = ["score", "--recording", str(path), "--model", str(model.parent), "--out", str(out)]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    assert out.exists()
+    names = [*pq.read_schema(path).names[:6], *(f"other_{name}" for name in pq.read_schema(path).names[6:])]
+    pq.write_table(pq.read_table(path).rename_columns(names), path)
+    out.unlink()
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 1
+    assert f"model {model.name} knows none of the signals that are to be scored" in refused.output
+    assert not out.exists()
+
+
+def test_peers_can_be_left_out_of_training_as_they_are_out_of_the_service(tmp_path: Path) -> None:
+    fleet = telemetry(300, nodes=1)
+    path = recorded(fleet, tmp_path / "recording.parquet")
+    options = [f"--no-edges={kind}" for kind in KINDS]
+    for name, chosen in (("all", []), ("none", options)):
+        out = str(tmp_path / name)
+        done = CliRunner().invoke(
+            cli, ["train", "--recording", str(path), "--iterations", "2", "--threads", "1", "--out", out, *chosen]
+        )
+        assert done.exit_code == 0, done.output
+    judge, _ = training.train([replace(fleet, edges=frozenset())], STATE, Settings(0.1, 2, 0), lambda *_: None)
+    made, other = (registry.read(registry.versions(tmp_path / name)[0])[0] for name in ("none", "all"))
+    assert registry.pack(made) == registry.pack(judge) != registry.pack(other)
 
 
 def test_a_scores_file_needs_a_model_that_is_one(tmp_path: Path, eventful: Telemetry) -> None:

@@ -80,7 +80,10 @@ def test_a_verdict_becomes_a_score_its_contributions_and_its_cause(tmp_path: Pat
 def test_a_stale_score_is_not_there_and_the_detector_says_so(tmp_path: Path) -> None:
     with served(tmp_path) as (service, client):
         service.publish(snapshot(time.time() - 4 * STEP))
-        assert "stethos_anomaly_score{" not in client.get("/metrics").text
+        page = client.get("/metrics").text
+        assert "stethos_anomaly_score{" not in page
+        assert "stethos_detector_input_coverage_ratio" not in page
+        assert "stethos_detector_last_success_timestamp_seconds" in page
         answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "the last look was" in answer.json()["detail"]
@@ -116,6 +119,8 @@ def test_beyond_loopback_only_the_probes_go_without_the_token(tmp_path: Path) ->
         ),
         (["train", "--recording", "/nowhere.parquet"], "'/nowhere.parquet' does not exist"),
         (["train", "--recording", __file__], "is not a readable Parquet file"),
+        (["run", "--prometheus", "127.0.0.1:9"], "'127.0.0.1:9' is not a URL"),
+        (["run", "--prometheus", "http://127.0.0.1:port"], "'http://127.0.0.1:port' is not a URL"),
         (["run", "--prometheus", "http://127.0.0.1:9", "--step", "0"], "0.0 is not in the range"),
         (["run", "--prometheus", "http://127.0.0.1:9", "--signals", __file__], "is not YAML"),
     ],

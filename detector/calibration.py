@@ -49,7 +49,8 @@ class Thresholds:
     @property
     def spike(self) -> Floats:
         """The largest residual that counts, [rows]."""
-        largest: Floats = np.float32(_SPIKE) * self.values[0, :-1]
+        first = np.where(np.isfinite(self.values[0]), self.values[0], self.values[1])
+        largest: Floats = np.float32(_SPIKE) * first[:-1]
         return largest
 
 
@@ -197,6 +198,7 @@ def _by_signal(
     values[:, scored & ~alone] = _NEVER
     judged = np.tile(scored & alone, (len(HORIZONS), 1))
     judged[1:, -1] = False
+    judged[0, :-1] &= ~np.array([signal.lasting for signal in rows])
     lowest = np.where(np.arange(len(scored)) < len(rows), _LEAST, _LEAST_TOGETHER * _LEAST)
     found = _tail_quantiles(maxima[judged], chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1), heaviest, censored)
     values[judged] = np.maximum(np.broadcast_to(lowest, values.shape)[judged], found)

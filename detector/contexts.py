@@ -13,6 +13,7 @@ from detector.topology import Topology
 
 CONTEXTS = 6  # idle, with ranks of the same job, busy alone; each settled or settling
 SETTLING = 12  # steps after the GPU took up or ended work
+AFTERMATH = 24  # and those in which the slower time scales still hold much of what was before
 _QUANTILE, _USUAL = 0.95, 1.5  # of their size, and times that: further out, faults in the history would decide
 _SAMPLES = 500  # of a context, fewer and it takes the scale of all together
 
@@ -20,20 +21,26 @@ _SAMPLES = 500  # of a context, fewer and it takes the scale of all together
 def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArray[np.int64]:
     """The context of every GPU and step.
 
-    state: [gpus, past + steps] of `topology.states`, where past is up to SETTLING steps before the ones asked for;
+    state: [gpus, past + steps] of `topology.states`, where past is up to AFTERMATH steps before the ones asked for;
     topologies: of the steps asked for → [gpus, steps], values below CONTEXTS.
     """
     steps = len(topologies)
     past = state.shape[1] - steps
-    changed = np.zeros(state.shape, bool)
-    changed[:, 1:] = state[:, 1:] != state[:, :-1]
-    recent = np.cumsum(changed, axis=1, dtype=np.int64)
-    before = np.zeros_like(recent)
-    before[:, SETTLING:] = recent[:, :-SETTLING]
-    settling = (recent - before > 0)[:, past:]
+    settling = changed(state, SETTLING)[:, past:]
     accompanied = np.stack([topology["job"].of >= 0 for topology in topologies], axis=1)
     busy = state[:, past:] != 0
     return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
+
+
+def changed(state: NDArray[np.int64], within: int) -> NDArray[np.bool_]:
+    """Whether a GPU took up or ended work in the last so many steps. [gpus, steps]."""
+    changes = np.zeros(state.shape, bool)
+    changes[:, 1:] = state[:, 1:] != state[:, :-1]
+    recent = np.cumsum(changes, axis=1, dtype=np.int64)
+    before = np.zeros_like(recent)
+    before[:, within:] = recent[:, :-within]
+    lately: NDArray[np.bool_] = recent > before
+    return lately
 
 
 def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from kernels import median_mad, peer_deviation
 WINDOW = 48  # steps that a feature looks back
 MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
 CHANNELS = len(MEMORY) + 1  # and whether the newest sample is present
+_LATELY = 6  # steps at the beginning of a window in which somebody who is not new has reported
 TREND = 16  # steps over which a reading's own pace is taken
 _CLIP = 10.0
 _RARE = 0.001  # share of the readings
@@ -124,7 +125,8 @@ def _means(rows: Floats, weights: NDArray[np.float64], first: int) -> Floats:
 def unchanged(values: Floats, first: int) -> Floats:
     """For how many steps, at most WINDOW, a reading has been the very same; NaN where there is none.
 
-    [signals, gpus, steps] → [signals, gpus, steps - first]. Steps without a reading neither count nor end it.
+    [signals, gpus, steps] → [signals, gpus, steps - first]. Steps without a reading neither count nor end it. NaN also
+    for who has come only lately and never changed: since when is not known.
     """
     signals, gpus, steps = values.shape
     runs = np.full((signals, gpus, steps - first), np.nan, np.float32)
@@ -137,9 +139,19 @@ def unchanged(values: Floats, first: int) -> Floats:
                     continue
                 run = min(run + 1, WINDOW) if value == last else 0
                 last = value
-                if step >= first:
+                if step >= first and (run == WINDOW or not _newcomer(values[signal, gpu, : step + 1])):
                     runs[signal, gpu, step - first] = run
     return runs
+
+
+@njit(cache=True, nogil=True)
+def _newcomer(readings: Floats) -> bool:
+    """Whether nobody reported when the last WINDOW began, and all readings since then are the same."""
+    begin = max(0, readings.size - 1 - WINDOW)
+    for step in range(begin, readings.size):
+        if not np.isnan(readings[step]) and (step < begin + _LATELY or readings[step] != readings[-1]):
+            return False
+    return True
 
 
 def trend(scaled: Floats, first: int) -> Floats:

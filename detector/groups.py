@@ -22,8 +22,11 @@ _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member
 
 
 def signals(of_gpus: Iterable[Signal]) -> tuple[Signal, ...]:
-    """The signals as they are judged in a whole group."""
-    return tuple(replace(signal, direction=signal.together or signal.direction) for signal in of_gpus)
+    """The signals as they are judged in a whole group. What says less there than of a GPU, has to last."""
+    return tuple(
+        replace(signal, direction=signal.together or signal.direction, lasting=signal.together is not None)
+        for signal in of_gpus
+    )
 
 
 @dataclass(frozen=True, slots=True)

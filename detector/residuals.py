@@ -107,7 +107,7 @@ class PeerJudge:
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         ordered = aligned(telemetry, self.signals)
         readings = clean(ordered.signals, ordered.values)
-        topologies, _, context = peers(ordered, readings, self.state, first)
+        topologies, _, context, _ = peers(ordered, readings, self.state, first)
         names = [signal.name for signal in self.signals]
         # Where nothing tells busy from idle, all of one model are alike.
         told = self.state[0] in names and not np.isnan(readings[names.index(self.state[0])]).all()
@@ -313,10 +313,13 @@ def judgeable(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...]
 
 
 def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...]) -> Floats:
-    """The residuals without peers, less those of signals that a job makes: what all its ranks do is its own affair."""
+    """The residuals without peers, less those of signals that a job makes: what all its ranks do is its own affair.
+
+    All ranks begin at once. Nobody else's readings then tell what is usual, so more time goes by until they count.
+    """
     judged = residuals.copy()
     judged[[signal.follows == "job" for signal in signals]] = np.nan
-    judged[:, settling(prepared.context)] = np.where(steady(signals), judged[:, settling(prepared.context)], np.nan)
+    judged[:, prepared.lately] = np.where(steady(signals), judged[:, prepared.lately], np.nan)
     return judged
 
 

@@ -102,6 +102,7 @@ class Signal:
     rank_low: int = 0
     together: Direction | None = None
     held: float | None = None  # work holds at least so much of it
+    lasting: bool = False  # only what lasts says something
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:

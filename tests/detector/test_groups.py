@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from detector import groups, signals
-from detector.calibration import HISTORY
+from detector.calibration import HISTORY, HORIZONS, calibrate
 from detector.residuals import PeerJudge, Residuals
 from detector.telemetry import IDLE, Floats
 
@@ -103,7 +103,13 @@ def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_les
     power = signals.load().describe("power_watts")
     temperature = signals.load().describe("temperature_celsius")
     assert power.direction == "both"
-    assert [signal.direction for signal in groups.signals((power, temperature))] == ["low", "high"]
+    common = groups.signals((power, temperature))
+    assert [signal.direction for signal in common] == ["low", "high"]
+    maxima = np.random.default_rng(6).exponential(1.0, (len(HORIZONS), 3, 400)).astype(np.float32)
+    found = calibrate(maxima, common, 1e-3)
+    assert np.isinf(found.values[0, 0])  # only what lasts
+    assert np.isfinite(found.values[:, 1]).all()
+    assert np.isfinite(found.spike).all()
 
 
 def test_a_group_that_is_off_tells_why() -> None:

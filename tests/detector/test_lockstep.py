@@ -76,7 +76,7 @@ def test_the_model_sees_the_ranks_of_a_nameless_job_and_nobody_is_judged_by_them
         values[fleets.row("utilization_ratio"), first : first + 8] = utilization
         values[fleets.row("power_watts"), first : first + 8] = power
     fleet = replace(named, values=values, job=np.full_like(named.job, IDLE), jobs=())
-    topologies, graph, context = peers(fleet, fleet.values, STATE, 119)
+    topologies, graph, context, _ = peers(fleet, fleet.values, STATE, 119)
     found = graph[0]["job"]
     assert [sorted(found.members[start:end]) for start, end in pairwise(found.offsets)] == [
         list(range(8)),
@@ -84,12 +84,12 @@ def test_the_model_sees_the_ranks_of_a_nameless_job_and_nobody_is_judged_by_them
     ]
     assert not len(topologies[0]["job"].members)
     assert alone(context[:16, 0]).all()
-    _, graph, _ = peers(replace(fleet, edges=frozenset({"node", "rack", "load"})), fleet.values, STATE, 119)
+    _, graph, *_ = peers(replace(fleet, edges=frozenset({"node", "rack", "load"})), fleet.values, STATE, 119)
     assert not len(graph[0]["job"].members)
 
 
 def test_a_job_that_has_a_name_keeps_its_ranks() -> None:
     fleet = fleets.telemetry(steps=120)
-    topologies, graph, _ = peers(fleet, fleet.values, STATE, 119)
+    topologies, graph, *_ = peers(fleet, fleet.values, STATE, 119)
     np.testing.assert_array_equal(graph[0]["job"].of, topologies[0]["job"].of)
     assert (topologies[0]["job"].of[:16] == 0).all()

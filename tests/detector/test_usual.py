@@ -124,6 +124,17 @@ def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:
     assert unchanged(stuck, 199)[0, 0, 0] == WINDOW == unchanged(stuck[..., -WINDOW - 1 :], WINDOW)[0, 0, 0]
 
 
+def test_since_when_a_newcomer_stands_still_is_not_known_until_it_changes() -> None:
+    values = np.full((1, 3, 120), 7.0, np.float32)
+    values[0, :2, :100] = np.nan
+    values[0, 1, 110] = 8.0
+    runs = unchanged(values, 60)[0]
+    assert np.isnan(runs[0, 40:]).all()
+    assert runs[1, 49:55].tolist() == [pytest.approx(NAN, nan_ok=True), 0, 0, 1, 2, 3]
+    assert (runs[2] == WINDOW).all()
+    np.testing.assert_array_equal(runs[:, -1], unchanged(values[..., -WINDOW - 1 :], WINDOW)[0, :, 0])
+
+
 def test_readings_that_stand_still_everywhere_are_held_against_nobody() -> None:
     moving = np.array([0, 0, 1, 30, NAN], np.float32)[None, :, None]  # one sensor is stuck
     np.testing.assert_array_equal(apart_from_fleet(moving)[0, :, 0], [0, 0, 1, 30, NAN])
@@ -223,7 +234,7 @@ def test_one_reading_that_did_not_come_does_not_take_the_other_ranks_away() -> N
 
 def test_where_nothing_tells_busy_from_idle_nobody_is_idle() -> None:
     fleet = servers()
-    _, _, context = peers(fleet, fleet.values, STATE, 500)
+    _, _, context, _ = peers(fleet, fleet.values, STATE, 500)
     assert alone(context).all()
 
 
@@ -236,9 +247,9 @@ def test_who_holds_no_memory_and_works_for_no_job_is_idle_however_busy_it_says_i
     fleet.job[:16] = 0
     memory = signals.load().describe("memory_used_ratio")
     wide = replace(fleet, signals=(*fleet.signals, memory), values=np.concatenate([fleet.values, held]))
-    _, _, context = peers(wide, wide.values, STATE, 79)
+    _, _, context, _ = peers(wide, wide.values, STATE, 79)
     assert idle(context)[:, 0].tolist() == [*[False] * 16, *[True] * 5, False, *[True] * 10]
-    _, _, context = peers(fleet, fleet.values, STATE, 79)
+    _, _, context, _ = peers(fleet, fleet.values, STATE, 79)
     assert not idle(context)[20:22].any()
 
 

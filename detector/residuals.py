@@ -324,8 +324,8 @@ def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, 
 
 
 def steady(signals: tuple[Signal, ...]) -> NDArray[np.bool_]:
-    """Signals that say something while a job begins or ends, [signals, 1]: what counts errors, and heat, which lags."""
-    return np.array([[signal.kind == "counter" or signal.follows == "effort"] for signal in signals])
+    """Signals that say something while a job begins or ends, [signals, 1]: what counts errors. Heat lags."""
+    return np.array([[signal.kind == "counter"] for signal in signals])
 
 
 def against_likes(prepared: Prepared, scaling: Scaling, floor: Floats) -> Floats:

@@ -22,8 +22,9 @@ from detector.fleet import LENGTH
 from detector.residuals import Judge
 from detector.signals import Signals
 
+_CHANCE = "random"
 # The same whatever the seed.
-_CERTAIN = frozenset(METHODS) - {"random", "kmeans_windows", "isolation_forest", "cnn_forecast", "gdn", STETHOS}
+_CERTAIN = frozenset(METHODS) - {_CHANCE, "kmeans_windows", "isolation_forest", "cnn_forecast", "gdn", STETHOS}
 COMPARED_WITH = "linear_one_hop"  # the model to beat: differences are drawn against it
 Progress = Callable[[str], None]
 
@@ -103,7 +104,12 @@ def _chosen(plan: Plan) -> dict[str, Method]:
         if name not in known:
             raise DatasetError(f"there is no method {name!r}; there are {', '.join(known)}")
     usual = METHODS | (ABLATIONS if plan.ablations else {})
-    return {name: known[name] for name in plan.chosen} if plan.chosen else usual
+    if plan.chosen and STETHOS not in plan.chosen and (plan.stress or plan.quiet_gpu_hours):
+        raise DatasetError(f"stress and quiet hours are for {STETHOS}, which is not among the chosen methods")
+    if plan.data != "synthetic" and (plan.contamination or plan.quiet_gpu_hours):
+        raise DatasetError("contamination and quiet hours need synthetic fleets")
+    # No table without what chance gets.
+    return {name: known[name] for name in dict.fromkeys((_CHANCE, *plan.chosen))} if plan.chosen else usual
 
 
 def _case(plan: Plan, seed: int, signals: Signals) -> Case:

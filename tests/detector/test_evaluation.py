@@ -244,6 +244,8 @@ def test_evaluate_prints_a_table_and_writes_json(folder: Path) -> None:
         (["--data", "smd", "--datasets", "."], "Error: smd is not there: smd19 is no folder"),
         (["--data", "/nowhere"], "Error: /nowhere/recording.parquet does not exist"),
         (["--data", ".", "--methods", "magic"], "Error: there is no method 'magic'"),
+        (["--data", ".", "--methods", "pca", "--stress"], "Error: stress and quiet hours are for stethos"),
+        (["--data", ".", "--contamination"], "Error: contamination and quiet hours need synthetic fleets"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_sentence(

@@ -59,8 +59,8 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
 
     residuals: float32 [rows, gpus, steps], NaN where absent, a row for each signal, once or several times over →
     [horizons, rows + 1, gpus, steps], or only the `newest` steps. Averaging with the sign lets noise cancel and a
-    lasting shift add up. A mean over less than half its horizon is NaN. The first steps, with less past than a
-    horizon, are NaN too.
+    lasting shift add up. An absent residual counts as none; where more than half of a horizon is absent, so is the
+    mean. The first steps, with less past than a horizon, are NaN too.
 
     The last row is the mean size of the scored residuals, of the model's over the shortest horizon or where there are
     habits, of `sizes`: what moves many signals a little shows in none of them, and on servers whose signals say little
@@ -107,12 +107,14 @@ def _newest_means(values: Floats, bound: Floats, out: Floats) -> None:
                     total += min(max(value, -bound[row]), bound[row])
                     count += 1
             if count >= (steps + 1) // 2:
-                out[row, gpu, 0] = total / count
+                out[row, gpu, 0] = total / steps
 
 
 @njit(cache=True, nogil=True)
 def _means(values: Floats, bound: Floats, horizon: int, out: Floats) -> None:
-    """Means over the last `horizon` steps of values cut off at ±bound; NaN where less than half of them are there.
+    """Means over the last `horizon` steps of values cut off at ±bound, 0 for those that are absent.
+
+    NaN where less than half of them are there.
 
     values: [rows, gpus, steps]; bound: [rows]; out: [rows, gpus, newest], full of NaN.
     """
@@ -133,7 +135,7 @@ def _means(values: Floats, bound: Floats, horizon: int, out: Floats) -> None:
                 if end >= horizon:
                     counted = count[end] - count[end - horizon]
                     if counted >= (horizon + 1) // 2:
-                        out[row, gpu, place] = (total[end] - total[end - horizon]) / counted
+                        out[row, gpu, place] = (total[end] - total[end - horizon]) / horizon
 
 
 def habitual(residuals: Floats, signals: Sequence[Signal]) -> bool:

@@ -18,6 +18,7 @@ from detector.telemetry import Floats, Telemetry
 
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
+_LATER = 0.1 * (1 - _GROUPS)  # of GPUs: some hours held back are quieter than the days to come, by so much
 _HEAVY = 0.1  # largest tail shape of groups: a job's beginning is rare, and all its ranks have it at once
 _MOST_WRONG = 0.1  # share of the history that may be left out as incidents
 _RESTLESS, _OFTEN = 3.0, 0.99  # steps for which a reading may stay the same so often, if its staying so means anything
@@ -59,7 +60,7 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     return Limits(
         own_scale,
         shared_scale,
-        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, 1 - _GROUPS, 0.0),
+        _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, _LATER, 0.0),
         _tail(lambda: iter(together), common, step, share, _HEAVY),
     )
 

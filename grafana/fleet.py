@@ -4,6 +4,8 @@ from grafana.board import Board
 from grafana.panels import GPU, NONE_IS_GOOD, SCORE, SCORES, chart, heat, number, rows
 
 WORST = f"topk(10, {SCORE})"
+GROUPS = "max by (group_type, group) (stethos_group_anomaly_score)"
+CAUSES = "max by (group_type, group, cause) (stethos_group_anomaly_cause)"
 
 FIGURES = [
     number(
@@ -60,7 +62,8 @@ ILL = [
         "Groups",
         "The highest scores of jobs, nodes and racks. Above 1 their GPUs changed together: one cause, not many.",
         "short",
-        "{{group_type}} {{group}} :: topk(10, max by (group_type, group) (stethos_group_anomaly_score))",
+        "{{group_type}} {{group}} {{cause}} :: "
+        f"topk(10, {GROUPS} * on (group_type, group) group_left (cause) {CAUSES} or on (group_type, group) {GROUPS})",
         size=(12, 9),
         steps=SCORES,
     ),

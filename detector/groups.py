@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -51,8 +51,8 @@ def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
     """Judge the groups at the newest step, and drop from the residuals what says nothing because of them."""
     found = find(verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared), telemetry)
     residuals.forget(_deceived(found, telemetry), judge.signals)
-    off = np.flatnonzero(found.ratios.max(axis=0, initial=0.0) >= 1).tolist()
-    return replace(found, causes={found.keys[at]: _cause(found, at, residuals, judge, telemetry) for at in off})
+    off = [key for key, score in found.scores.items() if score >= 1]
+    return replace(found, causes=dict(zip(off, _causes(off, residuals, judge, telemetry), strict=True)))
 
 
 def members(key: tuple[str, str], telemetry: Telemetry, step: int = -1) -> NDArray[np.bool_]:
@@ -61,16 +61,20 @@ def members(key: tuple[str, str], telemetry: Telemetry, step: int = -1) -> NDArr
     if kind == "job":
         working: NDArray[np.bool_] = telemetry.job[:, step] == telemetry.jobs.index(name)
         return working
-    return np.array([getattr(gpu, kind) == name for gpu in telemetry.gpus], np.bool_)
+    names, of = {each: (names, of) for each, names, of in _places(telemetry.gpus)}[kind]
+    here: NDArray[np.bool_] = of == bisect_left(names, name)
+    return here
 
 
-def _cause(found: Found, at: int, residuals: Residuals, judge: Judge, telemetry: Telemetry) -> str:
-    """What the median of a group's members points to."""
-    mine = residuals.shared[:, members(found.keys[at], telemetry)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of what nobody reports
-        median = np.nanmedian(mine, axis=1, keepdims=True)
-    return verdicts.causes_of(median, signals(judge.signals), judge.shared)[0]
+def _causes(keys: Sequence[tuple[str, str]], residuals: Residuals, judge: Judge, telemetry: Telemetry) -> list[str]:
+    """What the median of each group's members points to."""
+    if not keys:
+        return []
+    of = [np.flatnonzero(members(key, telemetry)) for key in keys]
+    shared = np.ascontiguousarray(residuals.shared[:, np.concatenate(of)])
+    ends = np.cumsum([0, *map(len, of)])
+    medians = peer_deviation(shared, np.arange(ends[-1], dtype=np.int32), ends, floor=1.0, minimum=LEAST).median
+    return verdicts.causes_of(medians.astype(np.float32), signals(judge.signals), judge.shared)
 
 
 def find(ratios: Floats, telemetry: Telemetry) -> Found:

@@ -316,10 +316,15 @@ def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, 
     """The residuals without peers, less those of signals that a job makes: what all its ranks do is its own affair.
 
     All ranks begin at once. Nobody else's readings then tell what is usual, so more time goes by until they count.
+    Idle GPUs have the plain comparison with their likes: by itself, the network takes one whose activity is not
+    reported for one at work.
     """
     judged = residuals.copy()
     judged[[signal.follows == "job" for signal in signals]] = np.nan
     judged[:, prepared.lately] = np.where(steady(signals), judged[:, prepared.lately], np.nan)
+    resting = idle(prepared.context)
+    heat = np.array([[signal.follows == "effort"] for signal in signals])
+    judged[:, resting] = np.where(steady(signals) | heat, judged[:, resting], np.nan)
     return judged
 
 

@@ -82,7 +82,7 @@ def summary(processes: list[str]) -> str:
 def next_commands(synthetic: bool) -> str:
     home = HOME.relative_to(Path.cwd()) if HOME.is_relative_to(Path.cwd()) else HOME
     bearer = f'-H "Authorization: Bearer $(cat {home}/token)"'
-    fault = '{"kind":"thermal_paste","node":"node-01","gpu":3,"severity":0.8}'
+    fault = '{"kind":"ecc_creep","node":"node-01","gpu":3,"severity":0.8}'
     commands = [
         f"""curl {bearer} {address("scheduler")}/v1/jobs --json '{{"type":"matrix","gpus":1,"priority":"HIGH"}}'""",
         f"curl {bearer} {address('exporters')}/v1/faults --json '{fault}'",

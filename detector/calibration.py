@@ -18,7 +18,7 @@ HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
 _SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
-_LEAST = 1.2  # no threshold of a signal by itself below that, however quiet the calibration was
+_LEAST = 1.2  # no threshold of a signal by itself below that before the level is set, however quiet it was
 _BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8  # of what evidence can reach; no threshold is above: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
@@ -28,7 +28,7 @@ _TAIL = 0.1  # share of the block maxima that the tail is fitted to
 _LEAST_TOGETHER = 0.5  # of that, for the mean of all signals
 _CENSORED = 0.02  # share of the blocks in which something may have been wrong
 _LASTING = 1 / 3
-_LOWER = 0.75  # of that, and no further, thresholds fall where many signals share the same few alarms
+_LOWER = 0.75  # the lowest level: so far do thresholds fall where many signals share the same few alarms
 
 
 @dataclass(frozen=True, slots=True)

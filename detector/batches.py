@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from detector import lockstep, topology
-from detector.contexts import AFTERMATH, changed, contexts
+from detector.contexts import AFTERMATH, contexts, since
 from detector.features import WINDOW, Scaling, channels, peer_medians, smooth, trend, unchanged
 from detector.model import Batch
 from detector.stages import stage
@@ -32,7 +32,8 @@ class Prepared:
     unchanged: for how many steps each reading has been the same, [signals, gpus, steps]. trend: where a job-made
     signal is going, [those signals, gpus, steps].
     topologies: one a step. graph: the same with ranks of nameless jobs, for the model alone.
-    context: [gpus, steps], see contexts.py. lately: whether work began or ended within AFTERMATH, [gpus, steps].
+    context: [gpus, steps], see contexts.py. since: steps since work began or ended, as far as
+    AFTERMATH, [gpus, steps].
     """
 
     scaled: Floats
@@ -43,7 +44,7 @@ class Prepared:
     topologies: tuple[Topology, ...]
     graph: tuple[Topology, ...]
     context: NDArray[np.int64]
-    lately: NDArray[np.bool_]
+    since: NDArray[np.int64]
 
     def batch(self, steps: Sequence[int]) -> Batch:
         """The given steps one after the other: GPU i of the b-th is node b * gpus + i."""
@@ -85,7 +86,7 @@ def prepare(
     rows = {name: row for row, name in enumerate(models)}
     model = np.array([rows.get(gpu.model, len(models)) for gpu in telemetry.gpus], dtype=np.int64)
     with stage("graph"):
-        topologies, graph, context, lately = peers(telemetry, readings, state, first)
+        topologies, graph, context, begun = peers(telemetry, readings, state, first)
     with stage("features"):
         past = min(first, WINDOW)
         scaled = scaling.apply(readings[..., first - past :], model)
@@ -99,14 +100,14 @@ def prepare(
             topologies,
             graph,
             context,
-            lately,
+            begun,
         )
 
 
 def peers(
     telemetry: Telemetry, readings: Floats, state: tuple[str, str], first: int = 0
-) -> tuple[tuple[Topology, ...], tuple[Topology, ...], NDArray[np.int64], NDArray[np.bool_]]:
-    """The peer groups of step `first` and later, the same for the model, the contexts, and whose work changed lately.
+) -> tuple[tuple[Topology, ...], tuple[Topology, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """The peer groups of step `first` and later, the same for the model, the contexts, and since when work is the same.
 
     [gpus, steps] each of the last two.
     """
@@ -138,7 +139,7 @@ def peers(
             known if together is None else known | {"job": topology.companions(telemetry.gpus, mine, together)}
             for known, mine, together in zip(topologies, now.T, company, strict=True)
         )
-    return topologies, graph, contexts(states, topologies), changed(states, AFTERMATH)[:, first - past :]
+    return topologies, graph, contexts(states, topologies), since(states)[:, first - past :]
 
 
 def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], first: int) -> Iterator[Ints | None]:

@@ -13,8 +13,10 @@ from detector.topology import Topology
 
 CONTEXTS = 6  # idle, with ranks of the same job, busy alone; each settled or settling
 SETTLING = 12  # steps after the GPU took up or ended work
+LAG = 18  # and those in which temperatures may still be on their way
 AFTERMATH = 24  # and those in which the slower time scales still hold much of what was before
 _QUANTILE, _USUAL = 0.95, 1.5  # of their size, and times that: further out, faults in the history would decide
+_EVER = 1_000_000_000
 _SAMPLES = 500  # of a context, fewer and it takes the scale of all together
 
 
@@ -26,21 +28,19 @@ def contexts(state: NDArray[np.int64], topologies: Sequence[Topology]) -> NDArra
     """
     steps = len(topologies)
     past = state.shape[1] - steps
-    settling = changed(state, SETTLING)[:, past:]
+    settling = since(state)[:, past:] < SETTLING
     accompanied = np.stack([topology["job"].of >= 0 for topology in topologies], axis=1)
     busy = state[:, past:] != 0
     return 2 * np.where(busy, np.where(accompanied, 1, 2), 0) + settling
 
 
-def changed(state: NDArray[np.int64], within: int) -> NDArray[np.bool_]:
-    """Whether a GPU took up or ended work in the last so many steps. [gpus, steps]."""
-    changes = np.zeros(state.shape, bool)
-    changes[:, 1:] = state[:, 1:] != state[:, :-1]
-    recent = np.cumsum(changes, axis=1, dtype=np.int64)
-    before = np.zeros_like(recent)
-    before[:, within:] = recent[:, :-within]
-    lately: NDArray[np.bool_] = recent > before
-    return lately
+def since(state: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Steps since each GPU last took up or ended work; a great many if it has not. [gpus, steps]."""
+    steps = np.arange(state.shape[1])
+    begun = np.full(state.shape, -_EVER)
+    begun[:, 1:] = np.where(state[:, 1:] != state[:, :-1], steps[1:], -_EVER)
+    passed: NDArray[np.int64] = steps - np.maximum.accumulate(begun, axis=1)
+    return passed
 
 
 def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:

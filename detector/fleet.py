@@ -119,9 +119,9 @@ class Fleet:
         with stage("model"):
             residuals = self._chair.judge(judge, telemetry, intake.steps)
         with stage("score"):
-            watched = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
+            answering = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
             silence = self._window.silence()
-            watched &= rules.missing(silence, telemetry.gpus)
+            watched = answering & rules.missing(silence, telemetry.gpus)
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
             together = groups.settle(judge, residuals, telemetry)
             ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
@@ -129,6 +129,8 @@ class Fleet:
             found = findings.find(
                 telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
             )
+            scraped = np.array([gpu.node in intake.scraped for gpu in telemetry.gpus])
+            down = groups.silent(silence, scraped & ~answering, telemetry.gpus, self._window.step)
             missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and isinstance(judge, ModelJudge):
             self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
@@ -136,8 +138,8 @@ class Fleet:
         return Snapshot(
             at=float(telemetry.timestamps[-1]),
             verdicts=found,
-            groups=together.scores,
-            group_causes=together.causes,
+            groups=together.scores | down.scores,
+            group_causes=together.causes | down.causes,
             basis={"model": 0, "peers": 0, "rules": missing} | {judge.basis: len(found) - missing},
             coverage=self._window.coverage(),
             version=served.version if served else "none",

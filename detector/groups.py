@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detector import topology, verdicts
+from detector import rules, topology, verdicts
 from detector.residuals import Judge, Residuals
 from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry, by_fleet
@@ -18,6 +20,10 @@ from kernels import peer_deviation
 
 LEAST = 3  # members that could be judged; with fewer a median says nothing about the group
 _GOING = 0.5  # from that score on a group may be about to alarm, a step or two after its members would
+KINDS = ("node", "rack", "job")
+NONE: Mapping[str, float] = MappingProxyType({})
+_MOST, _FAINT = 0.95, 0.05  # of the blocks, and how far a signal's median has to go in them to be heard on this
+_STEADIEST = 0.4  # no kind of group is believed to be steadier than that
 _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member that is silent on a signal is one
 
 
@@ -39,7 +45,7 @@ class Found:
 
     keys: tuple[tuple[str, str], ...]
     ratios: Floats
-    causes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    causes: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[tuple[str, str], float]:
@@ -49,10 +55,34 @@ class Found:
 
 def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
     """Judge the groups at the newest step, and drop from the residuals what says nothing because of them."""
-    found = find(verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared), telemetry)
-    residuals.forget(_deceived(found, telemetry), judge.signals)
+    found = _found(judge, residuals, telemetry)
+    deceived = _deceived(found, telemetry)
+    if deceived.any():
+        residuals.forget(deceived, judge.signals)
+        found = _found(judge, residuals, telemetry)
     off = [key for key, score in found.scores.items() if score >= 1]
     return replace(found, causes=dict(zip(off, _causes(off, residuals, judge, telemetry), strict=True)))
+
+
+def _found(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
+    ratios = verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared)
+    return find(ratios, telemetry, judge.group_units)
+
+
+def silent(silence: NDArray[np.int64], gone: NDArray[np.bool_], gpus: tuple[Gpu, ...], step: float) -> Found:
+    """The nodes of which nothing is heard: a score of 1 where upkeep takes less than that.
+
+    silence: steps since each GPU last reported, below 0 where it never did. gone: whether its node, which should
+    answer, does not. [gpus] each; step: seconds.
+    """
+    _, names, of = _places(gpus)[0]
+    since = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(since, of[silence >= 0], silence[silence >= 0])
+    down = np.unique(of[gone & (since[of] < np.iinfo(np.int64).max)])
+    score = np.minimum(since[down] * step / rules.NODE_SECONDS, rules.SCORE)
+    keys = tuple(("node", names[place]) for place in down.tolist())
+    causes = {key: rules.MISSING for key, value in zip(keys, score.tolist(), strict=True) if value >= 1}
+    return Found(keys, score[None].astype(np.float32), causes)
 
 
 def members(key: tuple[str, str], telemetry: Telemetry, step: int = -1) -> NDArray[np.bool_]:
@@ -77,8 +107,8 @@ def _causes(keys: Sequence[tuple[str, str]], residuals: Residuals, judge: Judge,
     return verdicts.causes_of(medians.astype(np.float32), signals(judge.signals), judge.shared)
 
 
-def find(ratios: Floats, telemetry: Telemetry) -> Found:
-    """Judge the groups at the newest step.
+def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE) -> Found:
+    """Judge the groups at the newest step. units: see `units`.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
@@ -100,6 +130,7 @@ def find(ratios: Floats, telemetry: Telemetry) -> Found:
         return Found((), np.zeros((len(ratios), 0), np.float32))
     counted = np.pad(np.maximum(ratios, _ABSENT), ((0, 0), (0, 1)), constant_values=_ABSENT)
     middle = peer_deviation(counted, np.concatenate(chosen), np.array(ends), minimum=LEAST).median
+    middle /= np.array([units.get(kind, 1.0) for kind, _ in keys], np.float32)
     return Found(tuple(keys), middle.astype(np.float32))
 
 
@@ -143,16 +174,39 @@ def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Tel
     return rest
 
 
-def medians(found: Floats, telemetry: Telemetry) -> Floats:
-    """The members' median of something about every GPU and step, for every node, rack and job, one after the other.
+def units(medians: Mapping[str, Floats]) -> dict[str, float]:
+    """How far the medians of each kind of group go when nothing is wrong, against a node's.
 
-    found: [..., gpus, steps], NaN where absent; the telemetry of those steps → [..., groups, steps], NaN where fewer
-    than LEAST members could be judged. A GPU belongs to a job while it works for it.
+    The many GPUs of a rack are steadier in the middle than the few of a node. medians: of each kind the evidence in
+    blocks, [horizons, rows, blocks].
     """
-    rows = []
+    usual = {kind: _usual(maxima) for kind, maxima in medians.items()}
+    node, found = usual.pop("node"), {}
+    for kind, mine in usual.items():
+        known = (node > _FAINT) & np.isfinite(mine)
+        if known.any():
+            found[kind] = float(np.clip(np.median(mine[known] / node[known]), _STEADIEST, 1.0))
+    return found
+
+
+def _usual(maxima: Floats) -> Floats:
+    """Of blocks, how far most of them go; NaN where there are none. [horizons, rows, blocks] → [horizons, rows]."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found: Floats = np.nanquantile(np.where(np.isfinite(maxima), maxima, np.nan), _MOST, axis=-1)
+    return found
+
+
+def medians(found: Floats, telemetry: Telemetry) -> dict[str, Floats]:
+    """The members' median of something about every GPU and step, for every node, rack and job; by kind.
+
+    found: [..., gpus, steps], NaN where absent; the telemetry of those steps → [..., groups, steps] each, NaN where
+    fewer than LEAST members could be judged. A GPU belongs to a job while it works for it.
+    """
+    by_kind: dict[str, list[Floats]] = {kind: [] for kind in KINDS}
     for kind, names, of in _places(telemetry.gpus):
         majority = kind != "node"
-        rows += [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
+        by_kind[kind] = [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
     for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
         here = telemetry.job == job
         mine, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
@@ -160,10 +214,9 @@ def medians(found: Floats, telemetry: Telemetry) -> Floats:
             span = slice(steps[0], steps[-1] + 1)
             row = np.full((*found.shape[:-2], found.shape[-1]), np.nan, np.float32)
             row[..., span] = _median(np.where(here[mine, span], found[..., mine, span], np.nan), majority=True)
-            rows.append(row)
-    if not rows:
-        return np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
-    return np.stack(rows, axis=-2)
+            by_kind["job"].append(row)
+    nobody = np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
+    return {kind: np.stack(rows, axis=-2) if rows else nobody for kind, rows in by_kind.items()}
 
 
 @by_fleet

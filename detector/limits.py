@@ -18,7 +18,7 @@ from detector.telemetry import Floats, Telemetry
 
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
-_LATER = 0.1 * (1 - _GROUPS)  # of GPUs: some hours held back are quieter than the days to come, by so much
+_LATER = 0.03 * (1 - _GROUPS)  # of GPUs: some hours held back are quieter than the days to come, by so much
 _HEAVY = 0.1  # largest tail shape of groups: a job's beginning is rare, and all its ranks have it at once
 _MOST_WRONG = 0.1  # share of the history that may be left out as incidents
 _RESTLESS, _OFTEN = 3.0, 0.99  # steps for which a reading may stay the same so often, if its staying so means anything
@@ -36,12 +36,13 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Scales of both kinds of residuals, and their thresholds by budget."""
+    """Scales of both kinds of residuals, and their thresholds by budget; group_units: see groups.py."""
 
     own_scale: ContextScale
     shared_scale: ContextScale
     own: Tail
     shared: Tail
+    group_units: dict[str, float]
 
 
 def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) -> Limits:
@@ -50,9 +51,16 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts, len(signals))
     shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
     common = groups.signals(signals)
-    together = [
+    by_kind = [
         groups.medians(np.concatenate(list(_evidence(residuals, common)), axis=2), stretch.telemetry)
         for residuals, stretch in zip(shared, stretches, strict=True)
+    ]
+    units = groups.units(
+        {kind: np.concatenate([block_maxima(each[kind]) for each in by_kind], axis=-1) for kind in groups.KINDS}
+    )
+    together = [
+        np.concatenate([found / np.float32(units.get(kind, 1.0)) for kind, found in each.items()], axis=-2)
+        for each in by_kind
     ]
     # Groups have fewer blocks than GPUs to spend their part of the budget in.
     gpus, rows = (sum(each.shape[-1] * each.shape[-2] for each in found) for found in (own, together))
@@ -62,6 +70,7 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
         shared_scale,
         _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, _LATER, 0.0),
         _tail(lambda: iter(together), common, step, share, _HEAVY),
+        units,
     )
 
 

@@ -24,7 +24,7 @@ from detector.offsets import Offsets
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 4
+FORMAT = 5
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
 _SCALING = ("centre", "spread", "lowest", "highest", "idle")
@@ -56,6 +56,7 @@ class Card(BaseModel):
     models: tuple[str, ...]
     state: tuple[str, str]
     offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
+    group_units: dict[str, float] = {}  # see groups.py
     habits_of: tuple[tuple[str, str], ...] = ()  # the same of those whose habits it has
     parent: str | None = None  # the version whose network this one has, recalibrated; that one was trained
     rebuild_error: float | None = None  # on held-back data, and the same of the version then in office
@@ -149,6 +150,7 @@ def pack(judge: ModelJudge) -> bytes:
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
         tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
     tensors["offsets.values"] = torch.from_numpy(judge.offsets.values)
+    tensors["offsets.units"] = torch.from_numpy(judge.offsets.units)
     if judge.habits is not None:
         tensors |= {f"habits.{name}": torch.from_numpy(getattr(judge.habits, name)) for name in _HABITS}
     return save({key: value.contiguous() for key, value in tensors.items()})
@@ -179,6 +181,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
-        Offsets(card.offsets_of, tensors["offsets.values"].numpy()),
+        Offsets(card.offsets_of, tensors["offsets.values"].numpy(), tensors["offsets.units"].numpy()),
         Habits(card.habits_of, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.habits_of else None,
+        card.group_units,
     )

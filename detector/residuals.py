@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from detector.batches import Prepared, peers, prepare
 from detector.budget import Tail
 from detector.calibration import Thresholds
-from detector.contexts import ContextScale, accompanied, alone, idle, settling, unsettled
+from detector.contexts import AFTERMATH, LAG, ContextScale, accompanied, alone, idle, settling, unsettled
 from detector.features import Scaling
 from detector.habits import Habits
 from detector.model import PeerReconstruction
@@ -42,15 +42,19 @@ class Residuals:
     shared: Floats
 
     def forget(self, gpus: NDArray[np.bool_], signals: Sequence[Signal]) -> None:
-        """Drop what has been found of these GPUs so far, but for what counts errors. gpus: [gpus]."""
-        if gpus.any():
-            counts = np.tile([signal.kind == "counter" for signal in signals], len(self.own) // len(signals))
-            self.own[np.ix_(~counts, gpus)] = np.nan
+        """Drop what comparing these GPUs with their peers has found, but for what counts errors. gpus: [gpus]."""
+        counts = np.array([signal.kind == "counter" for signal in signals])
+        self.own[np.ix_(~np.tile(counts, len(self.own) // len(counts)), gpus)] = np.nan
+        by_peers = len(counts) if len(self.shared) > len(counts) else 0  # a model's first rows do without peers
+        self.shared[np.ix_(by_peers + np.flatnonzero(~counts), gpus)] = np.nan
 
     def less(self, usual: Offsets, gpus: tuple[Gpu, ...], context: NDArray[np.int64], signals: int) -> Residuals:
-        """Less what is usual for each GPU. context: [gpus, steps]."""
+        """Less what is usual for each GPU, its own in what it wanders. context: [gpus, steps]."""
         rows = usual.usual(gpus, context)
-        return Residuals(_less(self.own, rows[: 2 * signals]), _less(self.shared, rows[2 * signals :]))
+        own = _less(self.own, rows[: 2 * signals])
+        unit = usual.unit(gpus)
+        own[: len(unit)] /= unit
+        return Residuals(own, _less(self.shared, rows[2 * signals :]))
 
     def with_habits(self, unusual: Floats) -> Residuals:
         """With another row for each signal, see habits.py."""
@@ -80,6 +84,10 @@ class Judge(Protocol):
     @property
     def shared(self) -> Thresholds: ...
 
+    @property
+    def group_units(self) -> Mapping[str, float]:
+        """How far the medians of a kind of group go, against a node's; 1 for one that is not here."""
+
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         """The residuals of step `first` and later; the steps before are their past."""
 
@@ -94,6 +102,7 @@ class PeerJudge:
 
     signals: tuple[Signal, ...]
     state: tuple[str, str]
+    group_units: Mapping[str, float] = field(default_factory=dict)
     basis: str = "peers"
 
     @property
@@ -158,6 +167,7 @@ class ModelJudge:
     shared_tail: Tail
     offsets: Offsets = NONE
     habits: Habits | None = None
+    group_units: Mapping[str, float] = field(default_factory=dict)
     basis: str = "model"
 
     def errors(self, telemetry: Telemetry, first: int) -> Floats:
@@ -199,6 +209,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], prepared.context)
+    lagging = heat[:, None, None] & (prepared.since < LAG)
+    own[lagging] = plain[lagging] = np.nan
     # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
@@ -321,7 +333,8 @@ def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, 
     """
     judged = residuals.copy()
     judged[[signal.follows == "job" for signal in signals]] = np.nan
-    judged[:, prepared.lately] = np.where(steady(signals), judged[:, prepared.lately], np.nan)
+    lately = prepared.since < AFTERMATH
+    judged[:, lately] = np.where(steady(signals), judged[:, lately], np.nan)
     resting = idle(prepared.context)
     heat = np.array([[signal.follows == "effort"] for signal in signals])
     judged[:, resting] = np.where(steady(signals) | heat, judged[:, resting], np.nan)

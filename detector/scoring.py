@@ -62,7 +62,7 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     GPU's own past begin anew here when its limit is set anew, as it does live.
     """
     reported = np.any(~np.isnan(telemetry.values), axis=0)
-    silence = _silence(reported)
+    silence, length = _silence(reported), telemetry.step
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     before: Residuals | None = None
     for begin in range(first, len(telemetry.timestamps), _CHUNK):
@@ -70,6 +70,7 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
         made = _residuals(telemetry, judge, begin, end)
         if before:  # what was forgotten stays so
             made.own[..., : HISTORY - 1] = before.own[..., 1 - HISTORY :]
+            made.shared[..., : HISTORY - 1] = before.shared[..., 1 - HISTORY :]
         before = made
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
@@ -80,12 +81,13 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             newest = Residuals(made.own[..., now], made.shared[..., now])
             current = _until(telemetry, step, step)
             together = groups.settle(judge, newest, current)
+            down = groups.silent(silence[:, step], ~answering, telemetry.gpus, length)
             ratios = verdicts.ratios(newest.own, judge.signals, judge.own)
             ratios = groups.apart(ratios, together, judge.signals, current)
             found = findings.find(
                 telemetry.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
-            yield Step(step, found, together.scores, together.causes, newest.own)
+            yield Step(step, found, together.scores | down.scores, together.causes | down.causes, newest.own)
 
 
 def common_mode(telemetry: Telemetry, step: Step) -> Floats:

@@ -87,7 +87,7 @@ def recalibrate(
     data = [
         (ordered := aligned(telemetry, judge.signals), clean(judge.signals, ordered.values)) for telemetry, _ in data
     ]
-    firsts = [WINDOW] * len(data)
+    firsts = [readings.shape[2] // 2 for _, readings in data]
     made, residual = _calibrated(
         judge.signals, judge.models, judge.state, judge.scaling, judge.network, recordings, data, firsts, budget
     )
@@ -131,7 +131,7 @@ def _calibrated(
 ) -> tuple[ModelJudge, float]:
     """The judge with what is usual from step `firsts` of each recording on, and its median residual."""
     early, full = _habits(signals, data)
-    usually = _offsets(data, network, scaling, models, state)
+    usually = _offsets(data, firsts, network, scaling, models, state)
     stretches = list(_stretches(recordings, data, firsts, network, scaling, models, state, usually, early))
     usual = limits.fit(stretches, signals, data[0][0].step)
     judge = ModelJudge(
@@ -149,6 +149,7 @@ def _calibrated(
         usual.shared,
         usually,
         full,
+        usual.group_units,
     )
     trained_at = datetime.now(UTC).replace(microsecond=0)
     judge = replace(judge, version=registry.name(registry.pack(judge), trained_at))
@@ -157,15 +158,15 @@ def _calibrated(
 
 def _offsets(
     data: Sequence[tuple[Telemetry, Floats]],
+    firsts: Sequence[int],
     network: PeerReconstruction,
     scaling: Scaling,
     models: tuple[str, ...],
     state: tuple[str, str],
 ) -> Offsets:
-    """What is usual for each GPU, from the steps before those that are held back, as many of them."""
+    """What is usual for each GPU, from the steps before `firsts`, as many as come after."""
     found = []
-    for telemetry, readings in data:
-        end = _split(readings)
+    for (telemetry, readings), end in zip(data, firsts, strict=True):
         first = max(WINDOW, 2 * end - readings.shape[2])
         before = replace(
             telemetry,
@@ -177,7 +178,7 @@ def _offsets(
         usual = raw(network, part, before, scaling)
         count = len(telemetry.signals)
         rows = np.concatenate([usual.own[: 2 * count], usual.shared[:count]])
-        found.append(offsets.fit(rows, telemetry.gpus, part.context))
+        found.append(offsets.fit(rows, telemetry.gpus, part.context, telemetry.signals))
     return offsets.merged(found)
 
 
@@ -215,6 +216,7 @@ def _card(
         models=judge.models,
         state=judge.state,
         offsets_of=judge.offsets.keys,
+        group_units=dict(judge.group_units),
         habits_of=judge.habits.keys if judge.habits else (),
     )
 

@@ -14,6 +14,7 @@ from detector.telemetry import IDLE, Gpu, Telemetry
 Key = tuple[str, str]  # node, gpu
 Times = NDArray[np.float64]  # Unix seconds
 Rows = NDArray[np.int64]
+_FOREVER = 1_000_000_000  # steps
 _JOBS_KEPT = 1000  # names of ended jobs are dropped beyond that
 
 
@@ -150,11 +151,11 @@ class Window:
         return self._gpus
 
     def silence(self) -> NDArray[np.int64]:
-        """Steps since each GPU last reported a number; `length` if it never did within the window. [gpus]."""
+        """Steps since each GPU last reported a number, be it before the window. [gpus]."""
         if self.newest is None:
             return np.zeros(len(self._gpus), np.int64)
         heard: Times = self._heard.max(axis=0, initial=-np.inf)
-        quiet: Rows = np.clip(np.round((self.newest - heard) / self.step), 0, self.length).astype(np.int64)
+        quiet: Rows = np.clip(np.round((self.newest - heard) / self.step), 0, _FOREVER).astype(np.int64)
         return quiet
 
     def reported(self) -> frozenset[str]:

@@ -57,7 +57,9 @@ def test_ranks_beside_a_node_that_is_off_are_no_measure_for_the_others() -> None
     assert forgotten() == []
     shared[:, :8] = -3.0
     assert forgotten() == list(range(8, 16))  # neither the node's own nor who works for nobody
+    assert np.isnan(shared[:, 8:16]).all()  # nor are they the measure for their node
     fleet.job[3:8, -1] = IDLE  # three of its ranks are few beside eight
+    shared[:, 8:16] = 0.0
     assert forgotten() == []
 
 
@@ -91,12 +93,45 @@ def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_run
     values[0, 3, 10:20] = np.nan
     found = groups.medians(values, fleet)
     nodes, racks = len({gpu.node for gpu in fleet.gpus}), len({gpu.rack for gpu in fleet.gpus})
-    assert found.shape == (2, nodes + racks + 1, 130)
-    np.testing.assert_allclose(found[:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
-    np.testing.assert_allclose(found[:, nodes], lower(values[:, :16]), rtol=1e-6)
+    assert {kind: rows.shape for kind, rows in found.items()} == {
+        "node": (2, nodes, 130),
+        "rack": (2, racks, 130),
+        "job": (2, 1, 130),
+    }
+    np.testing.assert_allclose(found["node"][:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found["rack"][:, 0], lower(values[:, :16]), rtol=1e-6)
     working = fleet.job[0] != IDLE
-    np.testing.assert_allclose(found[:, -1, working], lower(values[:, :16, working]), rtol=1e-6)
-    assert np.isnan(found[:, -1, ~working]).all()
+    np.testing.assert_allclose(found["job"][:, 0, working], lower(values[:, :16, working]), rtol=1e-6)
+    assert np.isnan(found["job"][:, 0, ~working]).all()
+
+
+def test_the_middle_of_many_is_steadier_and_less_of_it_is_much() -> None:
+    random = np.random.default_rng(8)
+    usual = {"node": 1.0, "rack": 0.6, "job": 0.1}
+    blocks = {kind: random.exponential(scale, (2, 3, 4000)).astype(np.float32) for kind, scale in usual.items()}
+    units = groups.units(blocks)
+    assert units["rack"] == pytest.approx(0.6, rel=0.1)
+    assert units["job"] == pytest.approx(0.4)  # not believed to be steadier than that
+    nobody = np.zeros((2, 3, 0), np.float32)
+    assert groups.units({"node": blocks["node"], "job": nobody}) == {}
+    fleet = telemetry(steps=2)
+    ratios = np.full((2, len(fleet.gpus)), 0.7, np.float32)
+    found = groups.find(ratios, fleet, {"rack": 0.5}).scores
+    assert found["node", "node-01"] == pytest.approx(0.7)
+    assert found["rack", "rack-1"] == pytest.approx(1.4)
+
+
+def test_a_node_that_is_silent_for_longer_than_upkeep_takes_is_an_alarm_of_its_own() -> None:
+    gpus = telemetry(steps=2).gpus
+    silence = np.repeat([20, 20, 0, -1], 8)
+    silence[3] = 10  # one of its GPUs was the last to be heard
+    gone = silence != 0
+    found = groups.silent(silence, gone, gpus, step=30.0)
+    assert found.scores == {("node", "node-01"): 0.5, ("node", "node-02"): 1.0}
+    assert found.causes == {("node", "node-02"): "missing"}
+    assert groups.silent(silence, gone, gpus, step=300.0).scores["node", "node-02"] == 2.0
+    gone[:16] = False  # their exporter answers
+    assert groups.silent(silence, gone, gpus, step=30.0).scores == {}
 
 
 def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_less_may_be_held_back() -> None:

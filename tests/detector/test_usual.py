@@ -30,6 +30,7 @@ from . import fleets
 NAN = np.float32(np.nan)
 IDLE_CONTEXT, BUSY_CONTEXT, LONELY_CONTEXT = 0, 2, 4
 STATE = ("utilization_ratio", "power_watts")
+HEAT = (signals.load().describe("temperature_celsius"),)
 
 
 def servers(steps: int = 600, count: int = 3) -> Telemetry:
@@ -98,20 +99,41 @@ def test_an_offset_is_taken_off_but_not_what_was_broken_when_it_was_learned() ->
     fleet = fleets.gpus(2)
     usual = random.standard_normal(16).astype(np.float32)
     usual[3] = 50.0
-    residuals = (usual[:, None] + 0.1 * random.standard_normal((16, 200))).astype(np.float32)[None]
+    residuals = (usual[:, None] + 0.1 * random.standard_normal((3, 16, 200))).astype(np.float32)
     context = np.full((16, 200), BUSY_CONTEXT)
-    less = residuals - offsets.fit(residuals, fleet, context).usual(fleet, context)
-    assert np.abs(np.delete(less[0], 3, axis=0)).max() < 1
-    assert less[0, 3].min() > 40
-    resting = np.full((16, 200), IDLE_CONTEXT)
-    assert not offsets.fit(residuals, fleet, context).usual(fleet, resting).any()
+    found = offsets.fit(residuals, fleet, context, HEAT)
+    less = residuals - found.usual(fleet, context)
+    assert np.abs(np.delete(less, 3, axis=1)).max() < 1
+    assert less[:, 3].min() > 40
+    assert not found.usual(fleet, np.full((16, 200), IDLE_CONTEXT)).any()
+
+
+def test_who_wanders_further_than_others_has_to_go_further_to_stand_out() -> None:
+    random = np.random.default_rng(7)
+    fleet = fleets.gpus(2)
+    residuals = (random.standard_normal((3, 16, 600)) * np.where(np.arange(16) == 5, 2.0, 1.0)[:, None]).astype(
+        np.float32
+    )
+    residuals[:, 11] *= 40.0
+    context = np.full((16, 600), BUSY_CONTEXT)
+    unit = offsets.fit(residuals, fleet, context, HEAT).unit(fleet)[..., 0]
+    assert unit.shape == (2, 16)
+    np.testing.assert_allclose(unit[:, 5], 2.0, rtol=0.2)
+    assert (unit[:, 11] == 3.0).all()  # what may be broken is not believed to be that restless
+    assert (np.delete(unit, [5, 11], axis=1) < 1.3).all()
+    assert unit.min() == 1.0
+    known = offsets.fit(residuals, fleet, context, HEAT)
+    held = Residuals(residuals[:2], residuals[2:]).less(known, fleet, context, 1)
+    np.testing.assert_allclose(held.own, (residuals[:2] - known.usual(fleet, context)[:2]) / unit[..., None], rtol=1e-6)
+    strangers = [replace(gpu, node="elsewhere") for gpu in fleet]
+    assert (known.unit(strangers) == 1).all()
 
 
 def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
     fleet = fleets.gpus(1)
     context = np.full((8, 100), BUSY_CONTEXT)
-    made = [offsets.fit(np.full((1, 8, 100), level, np.float32), fleet, context) for level in (1.0, 2.0)]
-    residuals = np.full((1, 8, 100), 2.0, np.float32)
+    made = [offsets.fit(np.full((3, 8, 100), level, np.float32), fleet, context, HEAT) for level in (1.0, 2.0)]
+    residuals = np.full((3, 8, 100), 2.0, np.float32)
     np.testing.assert_array_equal(offsets.merged(made).usual(fleet, context), residuals)
     strangers = [replace(gpu, node="elsewhere") for gpu in fleet]
     assert not offsets.merged(made).usual(strangers, context).any()
@@ -188,11 +210,12 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
 
 def test_of_who_is_compared_in_vain_only_the_errors_count() -> None:
     counted, gauge = signals.load().describe("ecc_corrected_total"), signals.load().describe("power_watts")
-    found = Residuals(np.ones((4, 3, 5), np.float32), np.ones((2, 3, 5), np.float32))
+    found = Residuals(np.ones((4, 3, 5), np.float32), np.ones((6, 3, 5), np.float32))
     found.forget(np.array([False, True, False]), (counted, gauge))
     assert np.isnan(found.own[:, 1]).all(axis=1).tolist() == [False, True] * 2
+    assert np.isnan(found.shared[:, 1]).all(axis=1).tolist() == [False, False, False, True, False, False]
     assert not np.isnan(found.own[:, [0, 2]]).any()
-    assert not np.isnan(found.shared).any()
+    assert not np.isnan(found.shared[:, [0, 2]]).any()
 
 
 @pytest.mark.parametrize(

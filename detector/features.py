@@ -16,7 +16,7 @@ from kernels import median_mad, peer_deviation
 
 WINDOW = 48  # steps that a feature looks back
 MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
-CHANNELS = len(MEMORY) + 1  # and whether the newest sample is present
+CHANNELS = len(MEMORY) + 1  # and how fresh the newest sample is
 _LATELY = 6  # steps at the beginning of a window in which somebody who is not new has reported
 TREND = 16  # steps over which a reading's own pace is taken
 _CLIP = 10.0
@@ -175,7 +175,25 @@ def channels(scaled: Floats, first: int = 0) -> Floats:
     Absence is a channel of its own: a missing reading is never mistaken for one at the centre.
     """
     scales = [np.nan_to_num(smooth(scaled, memory, first), nan=0.0) for memory in MEMORY]
-    return np.stack([*scales, (~np.isnan(scaled[..., first:])).astype(np.float32)], axis=-1)
+    return np.stack([*scales, freshness(scaled, first)], axis=-1)
+
+
+@njit(cache=True, nogil=True)
+def freshness(values: Floats, first: int) -> Floats:
+    """1 / (1 + age), where age is how many steps old the newest reading is; 0 where the last WINDOW hold none.
+
+    [signals, gpus, steps] → [signals, gpus, steps - first].
+    """
+    signals, gpus, steps = values.shape
+    found = np.zeros((signals, gpus, steps - first), np.float32)
+    for signal in range(signals):
+        for gpu in range(gpus):
+            for step in range(first, steps):
+                for age in range(min(step + 1, WINDOW)):
+                    if not np.isnan(values[signal, gpu, step - age]):
+                        found[signal, gpu, step - first] = 1 / (1 + age)
+                        break
+    return found
 
 
 def peer_medians(scaled: Floats, topology: Topology) -> tuple[Floats, Floats]:

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.features import WINDOW, channels, smooth
+from detector.features import WINDOW, channels, freshness, smooth
 
 RANDOM = np.random.default_rng(3)
 
@@ -23,6 +24,16 @@ def test_smoothing_leaves_absent_samples_out() -> None:
 def test_smoothing_looks_back_only() -> None:
     series = np.array([1, 1, 1, 9], np.float32)
     np.testing.assert_allclose(smooth(series, 4.0)[:3], 1)
+
+
+def test_the_older_the_newest_reading_the_less_fresh_it_is() -> None:
+    values = np.full((1, 1, WINDOW + 3), np.nan, np.float32)
+    values[..., 1] = 7.0
+    found = freshness(values, 0)[0, 0]
+    np.testing.assert_allclose(found[:4], [0, 1, 1 / 2, 1 / 3])
+    assert found[WINDOW] == pytest.approx(1 / WINDOW)
+    assert found[WINDOW + 1] == 0.0  # beyond what it looks back on
+    np.testing.assert_array_equal(freshness(values, WINDOW)[0, 0], found[WINDOW:])
 
 
 def test_absence_is_told_apart_from_a_reading_at_the_centre() -> None:

@@ -46,13 +46,13 @@ class Prepared:
     context: NDArray[np.int64]
     since: NDArray[np.int64]
 
-    def batch(self, steps: Sequence[int]) -> Batch:
-        """The given steps one after the other: GPU i of the b-th is node b * gpus + i."""
+    def batch(self, steps: Sequence[int], kinds: Sequence[str]) -> Batch:
+        """The given steps one after the other: GPU i of the b-th is node b * gpus + i. kinds: of peers."""
         chosen = list(steps)
         gpus = self.scaled.shape[1]
         scaled = np.concatenate([self.scaled[:, :, step] for step in chosen], axis=1)
         stacked = topology.stack([self.graph[step] for step in chosen], gpus)
-        medians, known = peer_medians(scaled, stacked)
+        medians, known = peer_medians(scaled, stacked, kinds)
         signals, _, _, width = self.channels.shape
         own = self.channels[:, :, chosen].transpose(2, 1, 0, 3).reshape(-1, signals, width)
         return Batch(
@@ -61,7 +61,7 @@ class Prepared:
             torch.from_numpy(np.ascontiguousarray(known.transpose(2, 0, 1))),
             torch.from_numpy(np.tile(self.model, len(chosen))),
             torch.from_numpy(np.ascontiguousarray(self.context[:, chosen].T.ravel())),
-            {kind: torch.from_numpy(topology.edges(groups)) for kind, groups in stacked.items()},
+            {kind: torch.from_numpy(topology.edges(stacked[kind])) for kind in kinds},
         )
 
     def actual(self, steps: Sequence[int]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detector.telemetry import Floats
-from detector.topology import KINDS, PRESENT, Topology
+from detector.topology import PRESENT, Topology
 from kernels import median_mad, peer_deviation
 
 WINDOW = 48  # steps that a feature looks back
@@ -196,15 +196,15 @@ def freshness(values: Floats, first: int) -> Floats:
     return found
 
 
-def peer_medians(scaled: Floats, topology: Topology) -> tuple[Floats, Floats]:
-    """Median of every peer group that each GPU is in.
+def peer_medians(scaled: Floats, topology: Topology, kinds: Sequence[str]) -> tuple[Floats, Floats]:
+    """Median of every peer group of these kinds that each GPU is in.
 
     scaled: [signals, gpus] → medians [kinds, signals, gpus] (0 where there is no such group or it reported
     nothing) and whether there is one, float32 [kinds, signals, gpus].
     """
-    medians = np.zeros((len(KINDS), *scaled.shape), np.float32)
+    medians = np.zeros((len(kinds), *scaled.shape), np.float32)
     known = np.zeros_like(medians)
-    for kind, name in enumerate(KINDS):
+    for kind, name in enumerate(kinds):
         groups = topology[name]
         if len(groups.members):
             found = peer_deviation(

@@ -89,7 +89,7 @@ def members(key: tuple[str, str], telemetry: Telemetry, step: int = -1) -> NDArr
     """Who belongs to a group at that step, [gpus]. key: (kind, name)."""
     kind, name = key
     if kind == "job":
-        working: NDArray[np.bool_] = telemetry.job[:, step] == telemetry.jobs.index(name)
+        working: NDArray[np.bool_] = telemetry.of_job[:, step] == telemetry.jobs.index(name)
         return working
     names, of = {each: (names, of) for each, names, of in _places(telemetry.gpus)}[kind]
     here: NDArray[np.bool_] = of == bisect_left(names, name)
@@ -117,7 +117,7 @@ def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
     chosen, ends = [np.zeros(0, np.int32)], [0]
-    now = telemetry.job[:, -1] if telemetry.job.size else np.full(len(judged), IDLE, np.int32)
+    now = telemetry.of_job[:, -1] if telemetry.job.size else np.full(len(judged), IDLE, np.int32)
     for kind, names, of in (*_places(telemetry.gpus), ("job", telemetry.jobs, now)):
         for code, mine in _members(np.where(judged, of, -1)):
             if names[code]:
@@ -207,8 +207,9 @@ def medians(found: Floats, telemetry: Telemetry) -> dict[str, Floats]:
     for kind, names, of in _places(telemetry.gpus):
         majority = kind != "node"
         by_kind[kind] = [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
-    for job in np.unique(telemetry.job[telemetry.job != IDLE]).tolist():
-        here = telemetry.job == job
+    of_job = telemetry.of_job
+    for job in np.unique(of_job[of_job != IDLE]).tolist():
+        here = of_job == job
         mine, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
         if len(mine) >= LEAST:
             span = slice(steps[0], steps[-1] + 1)

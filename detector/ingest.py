@@ -6,7 +6,7 @@ import json
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -80,6 +80,7 @@ class Ingest:
         self._nodes: frozenset[str] | None = None  # those of the shard, None for all
         self._until_sought = 0
         self._job_rows: tuple[tuple[Labels, ...], int, Rows] | None = None
+        self._islands: tuple[tuple[Labels, ...], dict[Key, str]] = (), {}
 
     def pull(self, now: float) -> Intake:
         """Bring the window up to `now`. Raises PrometheusError, and then leaves the window as it was."""
@@ -94,13 +95,16 @@ class Ingest:
         fed = {name: self._pushed(name, start, end) for name in names_of(signals)}
         asked = [(query.promql, expression(query, self._nodes), start) for query in signals.queries]
         asked += [(signals.jobs, signals.jobs, start), ("", signals.targets, end)]
+        asked += [(promql, promql, end) for promql in (signals.islands,) if promql]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             answers = list(
                 pool.map(lambda one: fed.get(one[0]) or self._prometheus.range(one[1], one[2], end, window.step), asked)
             )
         with stage("ingest"):
-            *read, jobs, targets = answers
+            read, (jobs, targets, *islands) = answers[: len(signals.queries)], answers[len(signals.queries) :]
             moved = window.advance(end)
+            for answer in islands:
+                self._join(answer)
             for query, answer in zip(signals.queries, read, strict=True):
                 self._write(query, answer)
             self._write_jobs(jobs)
@@ -135,8 +139,18 @@ class Ingest:
                 of = mine[answer.series]
                 self._window.write(signal.name, rows[of], answer.timestamps[of], answer.values[of])
 
+    def _join(self, islands: Matrix) -> None:
+        """Note in which NVLink island GPUs are. One that this is not said of for now has not left its own."""
+        if islands.labels and islands.labels is not self._islands[0]:
+            known = self._islands[1] | {_key(labels): labels.get("island", "") for labels in islands.labels}
+            self._islands = islands.labels, known
+            self._window.include(
+                (), [replace(gpu, island=known.get(key, "")) for key, gpu in self._window.gpus.items()]
+            )
+
     def _place(self, query: Query, labels: tuple[Labels, ...]) -> _Placed:
-        gpus = [_gpu(each) for each in labels]
+        islands = self._islands[1]
+        gpus = [replace(_gpu(each), island=islands.get(_key(each), "")) for each in labels]
         if query.signal is not None:
             parts: tuple[tuple[Signal, NDArray[np.bool_] | None], ...] = ((query.signal, None),)
         else:
@@ -151,13 +165,13 @@ class Ingest:
         if known is None or known[0] is not jobs.labels or known[1] != self._window.generation:
             rows = self._window.rows(_key(labels) for labels in jobs.labels)
             known = self._job_rows = jobs.labels, self._window.generation, rows
-        numbers = self._window.jobs(labels.get("job", "") for labels in jobs.labels)
+        numbers = self._window.number((labels.get("job", ""), labels.get("role", "")) for labels in jobs.labels)
         self._window.write_job(known[2][jobs.series], numbers[jobs.series], jobs.timestamps)
 
 
 def names_of(signals: Signals) -> frozenset[str]:
     """The series that are read by their bare name, so that it does not matter how they get here."""
-    queries = (*(query.promql for query in signals.queries), signals.jobs)
+    queries = (*(query.promql for query in signals.queries), signals.jobs, signals.islands or "")
     return frozenset(promql for promql in queries if _NAME.match(promql))
 
 
@@ -196,7 +210,7 @@ def _append(window: Window, piece: Window) -> None:
         row, step = np.nonzero(~np.isnan(plane))
         window.write(signal.name, rows[row], telemetry.timestamps[step], plane[row, step].astype(np.float64))
     row, step = np.nonzero(telemetry.job != IDLE)
-    window.write_job(rows[row], window.jobs(telemetry.jobs)[telemetry.job[row, step]], telemetry.timestamps[step])
+    window.write_job(rows[row], window.number(piece.jobs)[telemetry.job[row, step]], telemetry.timestamps[step])
 
 
 def _up(targets: Matrix) -> dict[str, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ HIDDEN = 32
 HEADS = 2
 EMBEDDING = 8
 UNITS = 32
-_BY_EFFORT = ("rack", "load", "job", "node")  # peers by closeness, for signals that follow from the effort
+_BY_EFFORT = ("rack", "load", "job", "island", "node")  # peers by closeness, for signals that follow from the effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,10 @@ class PeerReconstruction(nn.Module):
     masks: Tensor  # bool [2, groups, signals]: what a group rebuilds, and what is hidden from it
     by_effort: Tensor  # bool [signals]: closest to the peers that work equally hard, not to those of the same job
 
-    def __init__(self, masks: Tensor, by_effort: Tensor, models: int) -> None:
+    def __init__(self, masks: Tensor, by_effort: Tensor, models: int, kinds: Sequence[str]) -> None:
+        """kinds: of KINDS those that it knows; what a fleet does not have costs nothing and changes nothing."""
         super().__init__()
+        self.kinds = tuple(kinds)
         signals = masks.shape[-1]
         self.register_buffer("masks", masks)
         self.register_buffer("by_effort", by_effort)
@@ -140,10 +142,10 @@ class PeerReconstruction(nn.Module):
         self.circumstances = nn.Embedding(CONTEXTS, EMBEDDING)
         self.embedding = nn.Embedding(models + 1, EMBEDDING)
         nn.init.zeros_(self.typical.weight)
-        own, medians = signals * CHANNELS, 2 * len(KINDS) * signals
+        own, medians = signals * CHANNELS, 2 * len(kinds) * signals
         self.query = nn.Sequential(nn.Linear(medians + EMBEDDING, HIDDEN), nn.SiLU())
         self.peer = nn.Sequential(nn.Linear(own + EMBEDDING, HIDDEN), nn.SiLU())
-        self.attention = GATv2Conv(HIDDEN, HIDDEN // HEADS, heads=HEADS, edge_dim=len(KINDS), add_self_loops=False)
+        self.attention = GATv2Conv(HIDDEN, HIDDEN // HEADS, heads=HEADS, edge_dim=len(kinds), add_self_loops=False)
         targets, hidden = masks
         self.together = Head(targets, hidden, HIDDEN + medians + EMBEDDING)
         self.alone = Head(targets, hidden, EMBEDDING)
@@ -165,11 +167,12 @@ class PeerReconstruction(nn.Module):
         """What the peers have to say, [N, HIDDEN]. Whom a GPU listens to does not depend on its own readings."""
         peer = self.peer(torch.cat([own, embedding], dim=1))
         query = self.query(torch.cat([medians, embedding], dim=1))
-        kinds = torch.repeat_interleave(torch.arange(len(KINDS)), torch.tensor([edges[k].shape[1] for k in KINDS]))
-        together = torch.cat([edges[k] for k in KINDS], dim=1)
+        counts = torch.tensor([edges[kind].shape[1] for kind in self.kinds])
+        kinds = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        together = torch.cat([edges[kind] for kind in self.kinds], dim=1)
         if torch.is_inference_mode_enabled() and peer.is_cpu:
             return attend(self.attention, peer, query, together, kinds)
-        kind = nn.functional.one_hot(kinds, len(KINDS)).to(own.dtype)
+        kind = nn.functional.one_hot(kinds, len(counts)).to(own.dtype)
         heard: Tensor = self.attention((peer, query), together, kind)
         return heard
 
@@ -180,14 +183,15 @@ class PeerReconstruction(nn.Module):
         """
         by_job = by_effort = self.typical(batch.context)
         for by_kind, kind in zip(reversed(_BY_EFFORT), reversed(KINDS), strict=True):
-            by_job = _where_known(batch, kind, by_job)
-            by_effort = _where_known(batch, by_kind, by_effort)
+            by_job = self._where_known(batch, kind, by_job)
+            by_effort = self._where_known(batch, by_kind, by_effort)
         return torch.where(self.by_effort, by_effort, by_job)
 
-
-def _where_known(batch: Batch, kind: str, otherwise: Tensor) -> Tensor:
-    place = KINDS.index(kind)
-    return torch.where(batch.known[:, place] > 0, batch.medians[:, place], otherwise)
+    def _where_known(self, batch: Batch, kind: str, otherwise: Tensor) -> Tensor:
+        if kind not in self.kinds:
+            return otherwise
+        place = self.kinds.index(kind)
+        return torch.where(batch.known[:, place] > 0, batch.medians[:, place], otherwise)
 
 
 def laplace_loss(actual: Tensor, mean: Tensor, log_scale: Tensor, counted: Tensor, trim: float) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detector.signals import Signals
 from detector.telemetry import IDLE, Gpu, Telemetry
 
-_LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "job"))
+_LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "island", "job", "role"))
 _JITTER = 0.05  # of a step
 _GAPS = 2  # times as long as what was recorded, all in all
 
@@ -44,10 +44,8 @@ def read(path: Path, signals: Signals) -> Telemetry:
     timestamps, step = _grid(path, table)
     node, gpu = (_strings(table, name) for name in ("node", "gpu"))
     keys, first, of = np.unique(np.char.add(np.char.add(node, "\0"), gpu), return_index=True, return_inverse=True)
-    model, rack = (_strings(table, name)[first] for name in ("model", "rack"))
-    gpus = tuple(
-        Gpu(str(node[row]), str(gpu[row]), "", str(m), str(r)) for row, m, r in zip(first, model, rack, strict=True)
-    )
+    stands = [_strings(table, name)[first].tolist() for name in ("model", "rack", "island")]
+    gpus = tuple(Gpu(str(node[row]), str(gpu[row]), "", *where) for row, *where in zip(first, *stands, strict=True))
     if (twice := _repeated(of * len(timestamps) + step)) is not None:
         at = datetime.fromtimestamp(timestamps[step[twice]], UTC)
         raise RecordingError(f"{path} holds GPU {gpu[twice]} of {node[twice]} at {at:%Y-%m-%dT%H:%M:%SZ} twice")
@@ -63,7 +61,11 @@ def read(path: Path, signals: Signals) -> Telemetry:
     for row, name in enumerate(columns):
         values[row, of, step] = table[name].to_numpy().astype(np.float32)
     job = np.full((len(keys), len(timestamps)), IDLE, np.int32)
-    jobs, job_of = np.unique(_strings(table, "job"), return_inverse=True)
+    (names, name_of), (roles, role_of) = (
+        np.unique(_strings(table, label), return_inverse=True) for label in ("job", "role")
+    )
+    ranks, job_of = np.unique(name_of * len(roles) + role_of, return_inverse=True)
+    jobs = names[ranks // len(roles)]
     job[of, step] = np.where(jobs[job_of] == "", IDLE, job_of)
     described = tuple(signals.describe(name) for name in columns)
     return Telemetry(described, gpus, timestamps, values, job, tuple(str(name) for name in jobs))

@@ -54,6 +54,7 @@ class Card(BaseModel):
     held_back_residual: float
     signals: tuple[Signal, ...]
     models: tuple[str, ...]
+    kinds: tuple[str, ...] = ("job", "node", "rack", "load")  # of peers that the network knows
     state: tuple[str, str]
     offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
     group_units: dict[str, float] = {}  # see groups.py
@@ -160,7 +161,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
     tensors = load(weights)
     prefix = "network."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    network = PeerReconstruction(state["masks"], state["by_effort"], len(card.models))
+    network = PeerReconstruction(state["masks"], state["by_effort"], len(card.models), card.kinds)
     network.load_state_dict(state)
     known = len(card.models) + 1, len(card.signals)
     if tensors["scaling.centre"].shape != known:

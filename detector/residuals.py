@@ -297,7 +297,7 @@ def rebuild(network: PeerReconstruction, prepared: Prepared, floor: Floats) -> t
     with torch.inference_mode():
         for start in range(0, steps, per_batch):
             chosen = range(start, min(start + per_batch, steps))
-            actual, found = prepared.actual(chosen), network(prepared.batch(chosen))
+            actual, found = prepared.actual(chosen), network(prepared.batch(chosen, network.kinds))
             floors = least.repeat(len(chosen), 1)
             for out, mean, log_scale in (
                 (together, found.mean, found.log_scale),

@@ -76,6 +76,7 @@ class _File(BaseModel):
     effort: str
     ignore: list[str] = []
     jobs: str
+    islands: str | None = None
     targets: str
     restart: list[str] = []
     ranks: dict[str, int] = {}
@@ -138,6 +139,7 @@ class Signals:
     jobs: str
     targets: str
     restart: tuple[str, ...] = ()
+    islands: str | None = None
 
     def describe(self, name: str) -> Signal:
         """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
@@ -167,7 +169,14 @@ def load(path: Path = DEFAULT) -> Signals:
         if name not in names:
             raise SignalsError(f"{path}: restart names {name!r}, which is not a signal")
     return Signals(
-        queries, file.activity, file.effort, frozenset(file.ignore), file.jobs, file.targets, tuple(file.restart)
+        queries,
+        file.activity,
+        file.effort,
+        frozenset(file.ignore),
+        file.jobs,
+        file.targets,
+        tuple(file.restart),
+        file.islands,
     )
 
 

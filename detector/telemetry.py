@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ class Gpu:
     uuid: str = ""
     model: str = ""
     rack: str = ""
+    island: str = field(default="", compare=False)  # of NVLink; in another one it is still the same GPU
 
 
 def by_fleet(found: Callable[[tuple[Gpu, ...]], T]) -> Callable[[tuple[Gpu, ...]], T]:
@@ -49,7 +50,8 @@ class Telemetry:
     """Samples on a regular grid of steps.
 
     values: float32 [signals, gpus, steps], NaN where nothing was reported; counters are still totals.
-    job: int32 [gpus, steps], an index into `jobs`, or IDLE.
+    job: int32 [gpus, steps], an index into `jobs`, or IDLE. A job whose ranks have several roles is in `jobs` once for
+    each of them.
     timestamps: float64 [steps], Unix seconds.
     edges: the kinds of peers to compare with, of topology.KINDS; None for all.
     """
@@ -66,6 +68,16 @@ class Telemetry:
     def step(self) -> float:
         """Seconds from one sample to the next."""
         return float(np.median(np.diff(self.timestamps))) if len(self.timestamps) > 1 else 1.0
+
+    @property
+    def of_job(self) -> NDArray[np.int32]:
+        """`job` whatever the role, [gpus, steps]: the first place in `jobs` that bears the name."""
+        first: dict[str, int] = {}
+        places = [first.setdefault(name, place) for place, name in enumerate(self.jobs)]
+        if len(first) == len(places):
+            return self.job
+        whole: NDArray[np.int32] = np.array([*places, IDLE], np.int32)[self.job]
+        return whole
 
     def newest(self, steps: int) -> Telemetry:
         """A view of the last `steps` steps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detector.telemetry import IDLE, Floats, Gpu, by_fleet
 
-KINDS = ("job", "node", "rack", "load")
+KINDS = ("job", "island", "node", "rack", "load")
 MINIMUM = 4  # of a group, the GPU itself included: fewer than three peers say nothing
 PRESENT = 3  # of those, at a step: one whose reading did not come does not take the others' away
 REACH = 3  # graph neighbours on either side in the group's order
@@ -46,8 +46,9 @@ def build(
     tell busy from idle and how hard a GPU works; NaN where unknown. kinds: those to build, None for all; the others
     are empty.
 
-    - `job`: ranks of one job on one GPU model. On another, the same work looks different.
-    - `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no peers.
+    - `job`: ranks of one job, in the same role, on one GPU model. On another, the same work looks different.
+    - `island`, `node`, `rack`: neighbours in the same state. GPUs of one node that work for different jobs are no
+      peers. An island is a kind of its own only where it is not just the node.
     - `load`: the same GPU model at a similar effort, wherever it stands. The only kind that needs no labels.
     """
     count = len(gpus)
@@ -62,11 +63,18 @@ def build(
         present = np.ones(count, dtype=bool)
     topology = {
         "job": _group([state, model], present & (job != IDLE), everyone),
+        "island": _group([place.island, state], present & (place.island >= 0), everyone),
         "node": _group([node, state], present, everyone),
         "rack": _group([rack, model, busy, load], present & (rack >= 0), everyone),
         "load": _group([model, busy, load], present, by_effort),
     }
     return topology if kinds is None else {kind: topology[kind] if kind in kinds else _nobody(count) for kind in KINDS}
+
+
+def kinds(fleets: Iterable[Sequence[Gpu]]) -> tuple[str, ...]:
+    """The kinds of peers that there can be in such fleets: `island` only where one is not just a node."""
+    islands = any((_places(tuple(fleet)).island >= 0).any() for fleet in fleets)
+    return tuple(kind for kind in KINDS if islands or kind != "island")
 
 
 def states(job: Ints, activity: Floats) -> NDArray[np.int64]:
@@ -156,6 +164,7 @@ class _Places:
     """Labels as codes, [gpus] each, and the GPUs by name: neighbours must not depend on who was seen first."""
 
     node: NDArray[np.int64]
+    island: NDArray[np.int64]  # -1 also where it is just the node
     rack: NDArray[np.int64]
     model: NDArray[np.int64]
     order: NDArray[np.int64]
@@ -164,8 +173,17 @@ class _Places:
 @by_fleet
 def _places(gpus: tuple[Gpu, ...]) -> _Places:
     order = sorted(range(len(gpus)), key=lambda index: (gpus[index].node, gpus[index].gpu))
-    node, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in ("node", "rack", "model"))
-    return _Places(node, rack, model, np.array(order, dtype=np.int64))
+    names = ("node", "island", "rack", "model")
+    node, island, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in names)
+    return _Places(node, _unlike(island, node), rack, model, np.array(order, dtype=np.int64))
+
+
+def _unlike(island: NDArray[np.int64], node: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The islands, -1 where an island has the same GPUs as the node. [gpus] each."""
+    both = np.stack([island, node])
+    sizes = [np.unique(each, axis=-1, return_inverse=True, return_counts=True)[1:] for each in (island, node, both)]
+    of_island, of_node, of_both = (counts[places.ravel()] for places, counts in sizes)
+    return np.where((of_island == of_both) & (of_node == of_both), -1, island)
 
 
 def _codes(names: list[str]) -> NDArray[np.int64]:

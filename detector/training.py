@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import habits, limits, offsets, registry, rules
+from detector import habits, limits, offsets, registry, rules, topology
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
@@ -69,7 +69,9 @@ def train(
     scaling = scaling.knowing_idle(
         [each.scaled for each in prepared], [each.model for each in prepared], [idle(each.context) for each in prepared]
     )
-    network = PeerReconstruction(_masks(signals), torch.tensor([s.follows == "effort" for s in signals]), len(models))
+    kinds = topology.kinds(telemetry.gpus for telemetry, _ in data)
+    by_effort = torch.tensor([signal.follows == "effort" for signal in signals])
+    network = PeerReconstruction(_masks(signals), by_effort, len(models), kinds)
     edges = [sorted(telemetry.edges or KINDS) for telemetry, _ in data]
     run = fingerprint([telemetry for telemetry, _ in data], settings.iterations, settings.seed, edges)
     checkpoint = Checkpoint(settings.checkpoint, run)
@@ -214,6 +216,7 @@ def _card(
         held_back_residual=residual,
         signals=judge.signals,
         models=judge.models,
+        kinds=judge.network.kinds,
         state=judge.state,
         offsets_of=judge.offsets.keys,
         group_units=dict(judge.group_units),
@@ -318,7 +321,7 @@ def _optimise(
         which = int(random.choice(len(prepared), p=share))
         gpus = prepared[which].scaled.shape[1]
         steps = random.integers(WINDOW, splits[which], max(1, _NODES // gpus)).tolist()
-        batch, actual = prepared[which].batch(steps), prepared[which].actual(steps)
+        batch, actual = prepared[which].batch(steps, network.kinds), prepared[which].actual(steps)
         found = network(thinning.apply(batch, unknown))
         counted, actual = ~actual.isnan(), actual.nan_to_num()
         together = laplace_loss(actual, found.mean, found.log_scale, counted, _TRIM)

@@ -12,10 +12,11 @@ from detector.signals import Signal
 from detector.telemetry import IDLE, Gpu, Telemetry
 
 Key = tuple[str, str]  # node, gpu
+Job = tuple[str, str]  # name, role
 Times = NDArray[np.float64]  # Unix seconds
 Rows = NDArray[np.int64]
 _FOREVER = 1_000_000_000  # steps
-_JOBS_KEPT = 1000  # names of ended jobs are dropped beyond that
+_JOBS_KEPT = 1000  # ended jobs are dropped beyond that
 
 
 class Window:
@@ -34,7 +35,7 @@ class Window:
         self._end = length
         self._signals: dict[str, Signal] = {}
         self._gpus: dict[Key, Gpu] = {}
-        self._jobs: dict[str, int] = {}
+        self._jobs: dict[Job, int] = {}
         self._values = np.full((0, 0, 2 * length), np.nan, np.float32)
         self._job = np.full((0, 2 * length), IDLE, np.int32)
         self._heard = np.full((0, 0), -np.inf)  # Unix seconds of the newest reading, [signals, gpus]
@@ -89,9 +90,9 @@ class Window:
         place = self._place[signal]
         _put(rows, np.where(kept, steps, -1), timestamps, values, self._values[place], self._heard[place])
 
-    def jobs(self, names: Iterable[str]) -> Rows:
-        """The numbers of jobs by name; valid until the next `advance`."""
-        return np.array([self._jobs.setdefault(name, len(self._jobs)) for name in names], np.int64)
+    def number(self, jobs: Iterable[Job]) -> Rows:
+        """The numbers of jobs; valid until the next `advance`."""
+        return np.array([self._jobs.setdefault(job, len(self._jobs)) for job in jobs], np.int64)
 
     def write_job(self, rows: Rows, jobs: Rows, timestamps: Times) -> None:
         """Note that GPUs worked for jobs at these times; a GPU that reports nothing is passed over."""
@@ -143,8 +144,13 @@ class Window:
             timestamps,
             self._values[..., kept],
             self._job[:, kept],
-            tuple(self._jobs),
+            tuple(name for name, _ in self._jobs),
         )
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Those of `telemetry`, with their roles."""
+        return tuple(self._jobs)
 
     @property
     def gpus(self) -> Mapping[Key, Gpu]:
@@ -185,8 +191,8 @@ class Window:
 
     def _drop_ended_jobs(self) -> None:
         live, places = np.unique(self._job, return_inverse=True)
-        names = list(self._jobs)
-        self._jobs = {names[index]: place for place, index in enumerate(live[live != IDLE])}
+        jobs = list(self._jobs)
+        self._jobs = {jobs[index]: place for place, index in enumerate(live[live != IDLE])}
         # np.unique sorts, so IDLE, the smallest, moves every other index up by one.
         self._job = (places - int(IDLE in live)).astype(np.int32)
 

@@ -1,6 +1,8 @@
 """One GPU through NVML. Every value is asked for by itself: what fails is None, the rest is unaffected."""
 
+import ctypes
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,7 +79,7 @@ class Device:
         decoder = call("nvmlDeviceGetDecoderUtilization", handle)
         state = call("nvmlDeviceGetPerformanceState", handle)
         return GpuReading(
-            self.identity,
+            replace(self.identity, island=self._island()),
             sm_clock_megahertz=call("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_SM),
             memory_clock_megahertz=call("nvmlDeviceGetClockInfo", handle, library.NVML_CLOCK_MEM),
             temperature_celsius=self._temperature(),
@@ -118,6 +120,17 @@ class Device:
             **self._by_field(),
             **self._gpm.read(),
         )
+
+    def _island(self) -> str:
+        """As Kubernetes' device plugin writes it: the cluster's UUID, a point, the clique."""
+        library = self._library
+        found = library.c_nvmlGpuFabricInfoV_t()
+        answer = self.watch.call("nvmlDeviceGetGpuFabricInfoV", self.handle, ctypes.byref(found))
+        cluster = bytes(found.clusterUuid)
+        # Where GPUs are joined within their node alone the UUID is zero.
+        if answer is None or found.state != library.NVML_GPU_FABRIC_STATE_COMPLETED or not any(cluster):
+            return ""
+        return f"{uuid.UUID(bytes=cluster)}.{found.cliqueId}"
 
     def _mig(self) -> list[GpuReading]:
         call, library = self.watch.call, self._library

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from exporters import dcgm, events, exposition, guard, health, kernel, mapping
+from exporters import dcgm, events, exposition, guard, health, info, kernel, mapping
 from exporters.device import Device, Process, spoken
 from exporters.discovery import Place
 from exporters.events import Seen
@@ -94,7 +94,13 @@ class MachineSource:
         if node != self._place.node:
             raise UnknownNodeError(node)
         collectors: dict[str, Callable[[], str]] = {"jobs": self._read_jobs} if self._options.jobs else {}
-        collectors |= {"nvml": self._gpus, "events": self._events, "age": self._ages, "calls": self._calls}
+        collectors |= {
+            "nvml": self._gpus,
+            "events": self._events,
+            "info": self._info,
+            "age": self._ages,
+            "calls": self._calls,
+        }
         if self._options.processes:
             collectors["processes"] = self._processes
         return guard.collect(collectors)
@@ -208,6 +214,9 @@ class MachineSource:
             seen = dict(self._xids)
         heard = [each for each in self._nvml.identities if each.gpu in self._heard]
         return events.clocks(self._readings()) + events.xids(heard, seen)
+
+    def _info(self) -> str:
+        return info.expose(self._readings())
 
     def _ages(self) -> str:
         return guard.ages({gpu: self._age(look) for gpu, look in self._looks.items()})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class GpuIdentity:
     """Who a GPU is. A series is keyed by node and `gpu`; the UUID survives a change of slot.
 
-    A MIG instance is its GPU with a profile and a number of its own.
+    A MIG instance is its GPU with a profile and a number of its own. `island` is the NVLink domain beyond the node.
     """
 
     gpu: int
@@ -17,6 +17,7 @@ class GpuIdentity:
     model: str
     mig_profile: str | None = None
     mig_id: int | None = None
+    island: str = ""
 
 
 @dataclass(frozen=True, slots=True)

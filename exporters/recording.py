@@ -1,7 +1,8 @@
 """Recordings: Parquet, one row per (timestamp, node, gpu), signals as float columns in base units.
 
-Label columns: `timestamp` (UTC), `node`, `gpu`, `model`, `rack`, `job` (null when idle). Every other column must be
-numeric and is a signal; null is silence. Truth lies in a second file, so that nobody reads it by accident.
+Label columns: `timestamp` (UTC), `node`, `gpu`, `model`, `rack`, `job` (null when idle); where there is something to
+tell, `island` (of NVLink) and `role` (of the GPU in its job), too. Every other column must be numeric and is a signal;
+null is silence. Truth lies in a second file, so that nobody reads it by accident.
 """
 
 import re
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 _GPU = re.compile("[0-9]{1,9}")
 LABELS = ("timestamp", "node", "gpu", "model", "rack", "job")
+MORE = ("island", "role")  # labels that may be missing
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _LABEL_FIELDS = [
@@ -52,16 +54,20 @@ class Series:
     gpu: str
     model: str
     rack: str
+    island: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording in memory. Rows are in the order of time; `series` and `job` say whose they are (job -1: none)."""
+    """A recording in memory. Rows are in the order of time; `series` and `job` say whose they are (job -1: none).
+
+    A job with several roles is in `jobs` once for each.
+    """
 
     microseconds: NDArray[np.int64]  # [rows], since 1970
     sources: tuple[Series, ...]
     series: NDArray[np.int64]  # [rows] → sources
-    jobs: tuple[str, ...]
+    jobs: tuple[tuple[str, str], ...]  # name and role
     job: NDArray[np.int64]  # [rows] → jobs
     signals: tuple[str, ...]
     values: NDArray[np.float32]  # [signals, rows]; NaN is silence
@@ -79,15 +85,22 @@ def read(path: Path) -> Recording:
         raise RecordingError(f"{path}: column 'gpu' holds {odd[0][:80]!r}, not the number of a GPU")
     if "" in nodes:
         raise RecordingError(f"{path}: column 'node' holds '', not the name of a node")
-    (model, models), (rack, racks) = _codes(path, table, "model"), _codes(path, table, "rack", nullable=True)
+    model, models = _codes(path, table, "model")
+    (rack, racks), (island, islands) = (_codes(path, table, name, nullable=True) for name in ("rack", "island"))
     pairs, first, series = np.unique(node * len(gpus) + gpu, return_index=True, return_inverse=True)
     sources = tuple(
-        Series(nodes[pair // len(gpus)], gpus[pair % len(gpus)], models[model[row]], (*racks, "")[rack[row]])
+        Series(
+            nodes[pair // len(gpus)],
+            gpus[pair % len(gpus)],
+            models[model[row]],
+            (*racks, "")[rack[row]],
+            (*islands, "")[island[row]],
+        )
         for pair, row in zip(pairs.tolist(), first.tolist(), strict=True)
     )
     micros = _microseconds(path, table)
     _check_time(path, micros, series, sources)
-    job, jobs = _codes(path, table, "job", nullable=True)
+    job, jobs = _jobs(path, table)
     values = np.stack([table[name].cast(pa.float32(), safe=False).to_numpy() for name in signals])
     if np.isinf(values).any():
         column, row = (int(each[0]) for each in np.nonzero(np.isinf(values)))
@@ -126,7 +139,7 @@ def _microseconds(path: Path, table: pa.Table) -> NDArray[np.int64]:
 
 
 def _signals(path: Path, schema: pa.Schema) -> tuple[str, ...]:
-    names = tuple(name for name in schema.names if name not in LABELS)
+    names = tuple(name for name in schema.names if name not in (*LABELS, *MORE))
     if not names:
         raise RecordingError(f"{path} has no signal column, only labels")
     for name in names:
@@ -138,6 +151,8 @@ def _signals(path: Path, schema: pa.Schema) -> tuple[str, ...]:
 
 def _codes(path: Path, table: pa.Table, name: str, nullable: bool = False) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     # Each row's index into the distinct texts; -1 for null.
+    if name not in table.column_names:
+        return np.full(table.num_rows, -1), ()
     try:
         encoded = table[name].cast(pa.string()).combine_chunks().dictionary_encode()
     except pa.ArrowException as error:
@@ -146,6 +161,15 @@ def _codes(path: Path, table: pa.Table, name: str, nullable: bool = False) -> tu
     array = encoded if isinstance(encoded, pa.DictionaryArray) else encoded.chunk(0)
     indices = pc.fill_null(array.indices, -1) if nullable else array.indices
     return indices.to_numpy().astype(np.int64), tuple(array.dictionary.to_pylist())
+
+
+def _jobs(path: Path, table: pa.Table) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+    # Each row's index into the distinct jobs and roles; -1 for none.
+    (job, jobs), (role, roles) = (_codes(path, table, name, nullable=True) for name in ("job", "role"))
+    texts = (*roles, "")
+    ranks, of = np.unique(np.where(job < 0, -1, job * len(texts) + role % len(texts)), return_inverse=True)
+    idle = int(len(ranks) > 0 and ranks[0] < 0)
+    return of - idle, tuple((jobs[rank // len(texts)], texts[rank % len(texts)]) for rank in ranks[idle:].tolist())
 
 
 def _check_time(path: Path, micros: NDArray[np.int64], series: NDArray[np.int64], sources: Sequence[Series]) -> None:
@@ -164,11 +188,13 @@ def _check_time(path: Path, micros: NDArray[np.int64], series: NDArray[np.int64]
 class Writer:
     """Writes a recording a row group at a time, under a temporary name until `close`."""
 
-    def __init__(self, path: Path, signals: Sequence[str]) -> None:
+    def __init__(self, path: Path, signals: Sequence[str], more: Sequence[str] = ()) -> None:
+        """more: of MORE those labels that there are."""
         self.path = path
+        self._labels = (*LABELS[1:], *more)
         self._temporary = path.with_name(f".{path.name}.part")
         fields = [pa.field(name, pa.float32()) for name in signals]
-        self._schema = pa.schema([*_LABEL_FIELDS, *fields])
+        self._schema = pa.schema([*_LABEL_FIELDS, *(pa.field(name, _TEXT) for name in more), *fields])
         path.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
 
@@ -180,7 +206,7 @@ class Writer:
     ) -> None:
         """One row group. `texts`: label → (index per row, -1 for null; distinct texts). `values` [signals, rows]."""
         columns = [pa.array(microseconds, pa.timestamp("us", tz="UTC"))]
-        columns += [_dictionary(*texts[name]) for name in LABELS[1:]]
+        columns += [_dictionary(*texts[name]) for name in self._labels]
         columns += [pa.array(row, pa.float32(), mask=np.isnan(row)) for row in values]
         self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=len(microseconds))
 

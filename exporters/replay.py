@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import structlog
 
-from exporters import dcgm, exposition, guard, signals
+from exporters import dcgm, exposition, guard, info, signals
 from exporters.discovery import Place
 from exporters.reading import GpuIdentity, GpuReading
 from exporters.recording import Recording
@@ -95,6 +95,7 @@ class ReplaySource:
             "dcgm": lambda: dcgm.expose([self._reading(index) for index in live], node, self.names),
             "foreign": lambda: self._foreign_signals(live),
             "jobs": lambda: self._jobs(live),
+            "info": lambda: info.expose([self._reading(index) for index in live]),
             "age": lambda: self._ages(live),
         }
         return guard.collect(collectors)
@@ -181,7 +182,8 @@ class ReplaySource:
             job = self.recording.job[self._latest[index]]
             if job >= 0:
                 source = self.recording.sources[index]
-                tags = {"job_id": self.recording.jobs[job], "node": source.node, "gpu": source.gpu}
+                name, role = self.recording.jobs[job]
+                tags = {"job_id": name, "node": source.node, "gpu": source.gpu} | ({"role": role} if role else {})
                 samples.append((exposition.labels(tags), 1.0))
         return exposition.family("stethos_job_gpu_info", "gauge", "Which job runs on the GPU.", samples)
 
@@ -208,4 +210,5 @@ def _identity(recording: Recording, index: int) -> GpuIdentity:
         pci_bus_id=f"00000000:{number & 0xFF:02X}:00.0",
         minor=number,
         model=source.model,
+        island=source.island,
     )

@@ -38,7 +38,12 @@ def wanted() -> Iterator[tuple[str, str]]:
             for name in read_by(plain(target["expr"])):
                 yield name, f"{file}: {panel['title']}"
     signals = yaml.safe_load((ROOT / "detector" / "signals.yml").read_text())
-    for query in [signals["jobs"], signals["targets"], *(signal["query"] for signal in signals["signals"])]:
+    for query in [
+        signals["jobs"],
+        signals["islands"],
+        signals["targets"],
+        *(signal["query"] for signal in signals["signals"]),
+    ]:
         for name in read_by(query):
             yield name, "detector/signals.yml"
     for path in (*ROOT.glob("detector/*.py"), ROOT / "scheduler" / "health.py"):

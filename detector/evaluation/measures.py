@@ -121,7 +121,7 @@ def alarm_bins(case: Case, outcome: Outcome, width: int) -> NDArray[np.float64]:
 def _members(case: Case, kind: str, name: str) -> NDArray[np.bool_]:
     """Who belongs to a group, [gpus, scored steps]."""
     if kind == "job":
-        working: NDArray[np.bool_] = case.telemetry.job[:, case.split :] == case.telemetry.jobs.index(name)
+        working: NDArray[np.bool_] = case.telemetry.of_job[:, case.split :] == case.telemetry.jobs.index(name)
         return working
     here = np.array([getattr(gpu, kind) == name for gpu in case.telemetry.gpus])
     return np.broadcast_to(here[:, None], case.excused.shape)

@@ -30,16 +30,18 @@ def new_node(nodes: Mapping[str, Node], name: str, gpus: int, model: str, seed: 
         rack += 1
     made = MODELS[model]
     place = Place(name, f"rack-{rack + 1}", f"switch-{rack // 2 + 1}")
-    return Node(place, rack, made, tuple(_identity(seed, name, gpu, made.name) for gpu in range(gpus)))
+    island = f"{uuid.uuid5(_NAMESPACE, f'{seed}/{place.rack}')}.1" if made.nvlink_by_rack else ""
+    return Node(place, rack, made, tuple(_identity(seed, name, gpu, made.name, island) for gpu in range(gpus)))
 
 
-def _identity(seed: int, node: str, gpu: int, model: str) -> GpuIdentity:
+def _identity(seed: int, node: str, gpu: int, model: str, island: str) -> GpuIdentity:
     return GpuIdentity(
         gpu=gpu,
         uuid=f"GPU-{uuid.uuid5(_NAMESPACE, f'{seed}/{node}/{gpu}')}",
         pci_bus_id=f"00000000:{0x19 + 0x11 * gpu & 0xFF:02X}:00.0",
         minor=gpu,
         model=model,
+        island=island,
     )
 
 

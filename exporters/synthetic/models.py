@@ -29,10 +29,11 @@ class GpuModel:
     clock_exponent: float  # dynamic power over clock: f·V², V rising with f
     own_fans: bool = False  # else the node's fans cool it
     data_center: bool = True  # reports ECC, remapped rows and profiling metrics
+    nvlink_by_rack: bool = False  # joins the GPUs of all nodes of a rack
 
 
-# Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB), L40S and
-# GeForce RTX 4090.
+# Limits, memory, highest clocks and bandwidths: NVIDIA's data sheets of H100 (SXM5), A100 (SXM4 80 GB), GB200 (NVL72),
+# L40S and GeForce RTX 4090.
 # Idle power, idle clocks and slowdown temperatures are typical of these boards; no data sheet states them. Nor does one
 # split the power: stacked memory takes more of it than GDDR6, whose board has more multiprocessors and a higher clock.
 # Resistance puts a full load at the temperatures data centres report (H100: 650 W over 25 °C air → 67 °C);
@@ -81,6 +82,29 @@ MODELS: dict[str, GpuModel] = {
         tensor_share=0.36,
         dram_share=0.36,
         clock_exponent=2.1,
+    ),
+    "GB200": GpuModel(
+        name="NVIDIA GB200",
+        memory_mebibytes=189471,
+        reserved_mebibytes=650,
+        idle_watts=170,
+        limit_watts=1200,
+        sm_clock_megahertz=2062,
+        idle_sm_clock_megahertz=120,
+        memory_clock_megahertz=3996,
+        idle_memory_clock_megahertz=3996,
+        slowdown_celsius=87,
+        resistance_kelvin_per_watt=0.03,
+        capacity_joules_per_kelvin=1000,
+        nvlink_megabytes_per_second=1_800_000,
+        pcie_bytes_per_second=64e9,
+        pcie_generation=5,
+        reads_memory_temperature=True,
+        sm_share=0.36,
+        tensor_share=0.46,
+        dram_share=0.34,
+        clock_exponent=2.2,
+        nvlink_by_rack=True,
     ),
     "L40S": GpuModel(
         name="NVIDIA L40S",

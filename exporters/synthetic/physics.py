@@ -128,7 +128,7 @@ def manufacture(models: Sequence[GpuModel], rng: np.random.Generator) -> Cards:
     figures = {
         each.name: np.array([getattr(model, each.name) for model in models], np.float64)
         for each in fields(GpuModel)
-        if each.name != "name"
+        if each.name not in ("name", "nvlink_by_rack")
     }
     cards = Cards(
         **figures,

@@ -53,7 +53,7 @@ class Recorder:
 
     def run(self) -> Generator[int, None, None]:
         """Records; yields the steps done since the last time. Nothing is left behind when it is broken off."""
-        writer = recording.Writer(self.folder / "recording.parquet", signals.RECORDED)
+        writer = recording.Writer(self.folder / "recording.parquet", signals.RECORDED, self._labels.more)
         try:
             per_group = min(max(1, _ROWS_PER_GROUP // self._labels.gpus), _STEPS_PER_GROUP)
             for first in range(0, self.steps, per_group):
@@ -133,12 +133,16 @@ class _Labels:
             "model": [gpu.model for _, gpu in pairs],
             "rack": [node.place.rack for node, _ in pairs],
         }
+        islands = [gpu.island for _, gpu in pairs]
+        if any(islands):
+            self._columns["island"] = islands
+        self.more = tuple(name for name in recording.MORE if name in self._columns)
 
     def repeated(self, steps: int) -> dict[str, tuple[Integers, Sequence[str]]]:
         result: dict[str, tuple[Integers, Sequence[str]]] = {}
         for name, column in self._columns.items():
             texts = list(dict.fromkeys(column))
-            codes = np.array([texts.index(each) for each in column])
+            codes = np.array([texts.index(each) if each else -1 for each in column])
             result[name] = (np.tile(codes, steps), texts)
         return result
 

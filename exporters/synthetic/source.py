@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from exporters import dcgm, events, exposition, guard
+from exporters import dcgm, events, exposition, guard, info
 from exporters.discovery import Place
 from exporters.reading import GpuReading
 from exporters.service import NodeDownError, NodeHangsError, UnknownNodeError
@@ -97,6 +97,7 @@ class SyntheticSource:
             {
                 "dcgm": lambda: self._once(node, "dcgm", self._dcgm),
                 "events": lambda: self._once(node, "events", self._events),
+                "info": lambda: self._once(node, "info", self._info),
                 "age": lambda: self._ages(node),
             }
         )
@@ -136,6 +137,9 @@ class SyntheticSource:
         seen = self.fleet.xids.get(node, {})
         times = {key: events.Seen(each.count, self.at(each.last_seconds).timestamp()) for key, each in seen.items()}
         return events.clocks(self._readings(node)) + events.xids(self.fleet.node(node).gpus, times)
+
+    def _info(self, node: str) -> str:
+        return info.expose(self._readings(node))
 
     def _ages(self, node: str) -> str:
         age = self._monotonic() - self._last + self.fleet.age_seconds(node) / self.speed

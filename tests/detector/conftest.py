@@ -44,7 +44,12 @@ def openmetrics(fleet: Telemetry) -> Iterator[str]:
     for gpu, row in zip(fleet.gpus, fleet.job, strict=True):
         for at, job in zip(fleet.timestamps, row.tolist(), strict=True):
             if job != IDLE:
-                yield f'gpu:job:info{{node="{gpu.node}",gpu="{gpu.gpu}",job="{fleet.jobs[job]}"}} 1 {at:.3f}'
+                role = f',role="{job}"' if fleet.jobs.count(fleet.jobs[job]) > 1 else ""
+                yield f'gpu:job:info{{node="{gpu.node}",gpu="{gpu.gpu}",job="{fleet.jobs[job]}"{role}}} 1 {at:.3f}'
+    yield "# TYPE gpu:nvlink:info gauge"
+    for gpu in fleet.gpus:
+        for at in fleet.timestamps if gpu.island else ():
+            yield f'gpu:nvlink:info{{node="{gpu.node}",gpu="{gpu.gpu}",island="{gpu.island}"}} 1 {at:.3f}'
     yield "# TYPE up gauge"
     for node in sorted({gpu.node for gpu in fleet.gpus}):
         for at in fleet.timestamps:

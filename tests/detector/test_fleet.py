@@ -12,7 +12,8 @@ from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
 from detector.residuals import ModelJudge, Residuals
-from detector.telemetry import Floats, Gpu, Telemetry
+from detector.telemetry import IDLE, Floats, Gpu, Telemetry
+from detector.topology import KINDS
 from detector.trail import Trail
 from detector.training import Settings
 from detector.window import Window
@@ -245,7 +246,7 @@ def test_ended_jobs_are_dropped_from_the_windows_memory() -> None:
         at = np.array([START + step * STEP])
         window.advance(float(at[0]))
         window.include((), [gpu])
-        window.write_job(np.array([0]), window.jobs([f"job-{step}"]), at)
+        window.write_job(np.array([0]), window.number([(f"job-{step}", "")]), at)
     held = window.telemetry()
     assert len(held.jobs) <= 1002
     assert [held.jobs[index] for index in held.job[0]] == ["job-2997", "job-2998", "job-2999"]
@@ -263,3 +264,27 @@ def test_a_trail_holds_the_newest_residuals_in_their_order() -> None:
     trail.forget(np.array([1]))
     assert np.isnan(trail.residuals.own[:, 1]).all()
     np.testing.assert_array_equal(trail.residuals.own[:, 2], own[:, 2, at - 8 : at])
+
+
+def test_islands_and_roles_come_from_prometheus_and_a_model_that_knows_islands_serves(
+    prometheus: Serve, tmp_path: Path
+) -> None:
+    """Those of a fleet whose islands are racks, and of a job whose ranks on the second node have another role."""
+    fleet = telemetry(400, seed=3)
+    second = (fleet.job != IDLE) & (np.arange(len(fleet.gpus)) >= 8)[:, None]
+    roles = np.where(second, 1, fleet.job).astype(np.int32)
+    gpus = tuple(replace(gpu, island=gpu.rack) for gpu in fleet.gpus)
+    fleet = replace(fleet, gpus=gpus, job=roles, jobs=("job-a", "job-a"))
+    judge, card = training.train([fleet], STATE, Settings(1.0, 15, 0), lambda *_: None)
+    assert card.kinds == KINDS
+    registry.write(tmp_path, judge, card)
+    url = prometheus(fleet)
+    live = watch(url, tmp_path, range(LENGTH + 1, LENGTH + 3))
+    offline = scored(judge, fleet, LENGTH + 1)
+    for step, tick in enumerate(live):
+        np.testing.assert_allclose([tick[gpu] for gpu in fleet.gpus], offline[:, step], atol=1e-5)
+    with Prometheus(url) as client:
+        window = Window(8, STEP)
+        ingest.Ingest(client, signals.load(), window).pull(START + 80 * STEP + 1.0)
+    assert {gpu.island for gpu in window.gpus.values()} == {"rack-1", "rack-2"}
+    assert set(window.jobs) == {("job-a", "0"), ("job-a", "1")}

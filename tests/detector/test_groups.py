@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,18 @@ def test_a_node_that_is_silent_for_longer_than_upkeep_takes_is_an_alarm_of_its_o
     assert groups.silent(silence, gone, gpus, step=300.0).scores["node", "node-02"] == 2.0
     gone[:16] = False  # their exporter answers
     assert groups.silent(silence, gone, gpus, step=30.0).scores == {}
+
+
+def test_a_job_of_several_roles_is_one_group() -> None:
+    fleet = telemetry(steps=110)
+    roles = np.where((fleet.job != IDLE) & (np.arange(len(fleet.gpus)) < 8)[:, None], 1, fleet.job).astype(np.int32)
+    parted = replace(fleet, job=roles, jobs=("job-a", "job-a"))
+    values = np.random.default_rng(4).standard_normal((2, len(fleet.gpus), 110)).astype(np.float32)
+    np.testing.assert_array_equal(groups.medians(values, parted)["job"], groups.medians(values, fleet)["job"])
+    one, other = (groups.find(values[..., 0], each.newest(10)) for each in (fleet, parted))
+    assert ("job", "job-a") in one.keys
+    assert other.scores == one.scores
+    np.testing.assert_array_equal(groups.members(("job", "job-a"), parted), groups.members(("job", "job-a"), fleet))
 
 
 def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_less_may_be_held_back() -> None:

@@ -69,3 +69,13 @@ def test_columns_that_are_missing_are_named(tmp_path: Path) -> None:
         recording.read(tmp_path / "a.parquet", signals.load())
     with pytest.raises(RecordingError, match=r"none\.parquet does not exist"):
         recording.read(tmp_path / "none.parquet", signals.load())
+
+
+def test_islands_and_roles_may_be_told_and_a_role_parts_the_ranks_of_a_job(tmp_path: Path) -> None:
+    nodes = (("prefill", "island-1", "prefill"), ("decode", "island-1", "decode"), ("plain", None, None))
+    rows = [(at, node, "0", island, "x", role, 1.0) for at in (0, 5) for node, island, role in nodes]
+    found = read(tmp_path, [*rows], "timestamp node gpu island job role load")
+    assert [gpu.island for gpu in found.gpus] == ["island-1", "", "island-1"]
+    assert found.jobs == ("x", "x", "x")
+    assert len(set(found.job[:, 0].tolist())) == 3
+    assert found.of_job.tolist() == [[0, 0]] * 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector import topology
-from detector.telemetry import IDLE
+from detector.telemetry import IDLE, Gpu
 from detector.topology import Groups
 
 from .fleets import gpus
@@ -84,3 +84,23 @@ def test_stacked_steps_do_not_touch() -> None:
     stacked = topology.stack([one, two], COUNT)
     assert sets(stacked["job"]) == [{0, 1, 2, 3}, {20, 21, 22, 23}]
     assert stacked["job"].of[[0, 20, 4]].tolist() == [0, 1, -1]
+
+
+def islands(*names: str) -> tuple[Gpu, ...]:
+    """The fleet, each half of a node in the island of that name."""
+    return tuple(replace(gpu, island=names[place // 4]) for place, gpu in enumerate(FLEET))
+
+
+def test_nvlink_islands_are_peers_beyond_the_node_in_the_same_state() -> None:
+    spanning = islands("", "x", "x", "x")
+    assert topology.kinds([FLEET, spanning]) == topology.KINDS
+    assert sets(topology.build(spanning, jobs(), QUIET, POWER)["island"]) == [set(range(4, 16))]
+    built = topology.build(spanning, jobs(a=[4, 5, 6, 7]), QUIET, POWER)
+    assert sets(built["island"]) == [set(range(8, 16)), {4, 5, 6, 7}]
+
+
+@pytest.mark.parametrize(("names", "found"), [("xxyy", []), ("    ", []), ("wxyy", [{0, 1, 2, 3}, {4, 5, 6, 7}])])
+def test_an_island_that_is_just_the_node_is_no_kind_of_its_own(names: str, found: list[set[int]]) -> None:
+    fleet = islands(*map(str.strip, names))
+    assert sets(topology.build(fleet, jobs(), QUIET, POWER)["island"]) == found
+    assert ("island" in topology.kinds([fleet])) == bool(found)

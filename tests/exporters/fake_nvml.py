@@ -126,6 +126,14 @@ class FakeNvml:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return _handle(_pointer(handle) + index + 1)
 
+    def nvmlDeviceGetGpuFabricInfoV(self, handle: Any, found: Any) -> int:
+        gpu = self._gpu(handle, name := "nvmlDeviceGetGpuFabricInfoV")
+        if name not in gpu.calls:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        for field_name, value in gpu.calls[name].items():
+            setattr(found._obj, field_name, value)
+        return int(pynvml.NVML_SUCCESS)
+
     def nvmlDeviceGetFieldValues(self, handle: Any, fields: list[Any]) -> Any:
         gpu = self._gpu(handle, "nvmlDeviceGetFieldValues")
         answers = (pynvml.c_nvmlFieldValue_t * len(fields))()

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exporters import dcgm, kernel, service
+from exporters import dcgm, info, kernel, service
 from exporters.discovery import Place
 from exporters.kernel import Twice
 from exporters.machine import MachineSource, Options
@@ -373,3 +373,21 @@ def test_two_sources_of_one_event_are_one_and_two_events_of_one_source_are_two()
     assert not twice.is_new("kernel", 0, 79, 4.0)
     assert twice.is_new("kernel", 0, 79, 30.0)
     assert twice.is_new("nvml", 1, 79, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("told", "island"),
+    [
+        ({"clusterUuid": (7,) * 16, "cliqueId": 2, "state": 3}, "07070707-0707-0707-0707-070707070707.2"),
+        ({"clusterUuid": (0,) * 16, "cliqueId": 0, "state": 3}, ""),
+        ({"clusterUuid": (7,) * 16, "cliqueId": 0, "state": 2}, ""),
+        (None, ""),
+    ],
+)
+def test_a_gpu_that_has_joined_an_nvlink_domain_says_which(told: dict[str, object] | None, island: str) -> None:
+    calls = {} if told is None else {"nvmlDeviceGetGpuFabricInfoV": told}
+    readings = read(FakeNvml(FakeGpu("GPU-a", calls=calls)))
+    assert readings[0].identity.island == island
+    assert (f'stethos_nvlink_island_info{{gpu="0",UUID="GPU-a",island="{island}"}} 1' in info.expose(readings)) == bool(
+        island
+    )

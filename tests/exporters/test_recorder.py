@@ -143,3 +143,12 @@ def test_a_recording_broken_off_leaves_nothing(tmp_path: Path) -> None:
     next(running)
     running.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_racks_that_nvlink_joins_are_islands_in_a_recording_and_its_replay(tmp_path: Path) -> None:
+    sum(Recorder(build(4, 4, 8, ["GB200"], 7), tmp_path, START, 0.1, 10.0, 0).run())
+    read = recording.read(tmp_path / "recording.parquet")
+    assert len({each.island for each in read.sources} - {""}) == 2
+    assert len({(each.rack, each.island) for each in read.sources}) == 2
+    source = ReplaySource(read)
+    assert f'island="{read.sources[0].island}"' in source.page(read.sources[0].node)

@@ -43,7 +43,7 @@ def test_a_recording_reads_as_it_was_written(tmp_path: Path) -> None:
     ]
     assert read.signals == ("temperature_celsius", "power_watts")
     assert read.series.tolist() == [0, 1, 0, 1, 0, 1]
-    assert [read.jobs[code] if code >= 0 else None for code in read.job] == [None, "a", None, "a", "b", "a"]
+    assert [read.jobs[code][0] if code >= 0 else None for code in read.job] == [None, "a", None, "a", "b", "a"]
     np.testing.assert_array_equal(read.values[0], np.array([30, 60, np.nan, 61, 32, 62], np.float32))
 
 
@@ -132,3 +132,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_a_broken_off_recording_leaves_nothing(tmp_path: Path) -> None:
     recording.Writer(tmp_path / "recording.parquet", ["power_watts"]).discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_roles_and_islands_may_be_told(tmp_path: Path) -> None:
+    count = table().num_rows
+    more = table().append_column("role", pa.array(["r", None] * (count // 2)))
+    read = recording.read(written(tmp_path, more.append_column("island", pa.array(["i"] * count))))
+    assert {each.island for each in read.sources} == {"i"}
+    assert [read.jobs[code] if code >= 0 else None for code in read.job] == [
+        None if job is None else (job, ("r", "")[row % 2]) for row, job in enumerate([None, "a", None, "a", "b", "a"])
+    ]

@@ -35,7 +35,7 @@ def recorded() -> Recording:
         microseconds=START + step * 5_000_000,
         sources=tuple(recording.Series("node-01", gpu, "NVIDIA H100 80GB HBM3", "rack-1") for gpu in "01"),
         series=series,
-        jobs=("a",),
+        jobs=(("a", ""),),
         job=np.where((series == 0) & (step >= 10), 0, -1),
         signals=SIGNALS,
         values=values,

@@ -33,3 +33,4 @@ RIGHT: dict[str, frozenset[str]] = {
     "exporter_hang": _SILENT | {"sensor"},
 }
 GROUP_FAULTS = frozenset({"hot_inlet", "power_brake"})  # of a rack or node that goes on reporting
+SILENT_FAULTS = frozenset({"node_crash", "exporter_hang"})  # of a node that does not, or not for long

@@ -14,7 +14,7 @@ from detector.evaluation import events as found
 from detector.evaluation import metrics
 from detector.evaluation.affiliation import affiliation_f1
 from detector.evaluation.case import Case
-from detector.evaluation.causes import GROUP_FAULTS, RIGHT
+from detector.evaluation.causes import GROUP_FAULTS, RIGHT, SILENT_FAULTS
 from detector.evaluation.events import Event
 from detector.evaluation.methods import Outcome
 from detector.telemetry import IDLE, Floats
@@ -143,8 +143,7 @@ def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[
 
     What is right for another fault that the same GPU has at the same time counts neither way.
     """
-    own = outcome.scores if outcome.own is None else outcome.own
-    right, grouped = [], []
+    right, grouped, silent = [], [], []
     for event in happened:
         beside = [other for other in case.events if other is not event and set(other.entities) & set(event.entities)]
         told = Counter(
@@ -157,19 +156,29 @@ def _explained(case: Case, outcome: Outcome, happened: Sequence[Event]) -> dict[
         if told and event.kind in RIGHT:
             right.append(told.most_common(1)[0][0] in RIGHT[event.kind])
         if event.kind in GROUP_FAULTS:
-            within = slice(event.start, event.end)
-            as_one = any(
-                (outcome.groups[group][within] >= 1).any() for group in _groups(case, event) if group in outcome.groups
-            )
-            alone = [
-                any(own[gpu, step] >= 1 and not any(_covers(other, gpu, step) for other in beside) for step in steps)
-                for gpu, steps in ((gpu, range(event.start, event.end)) for gpu in event.entities)
-            ]
-            grouped.append(bool(as_one and np.mean(alone) <= _FEW))
+            grouped.append(_as_one(case, outcome, event, beside))
+        if event.kind in SILENT_FAULTS:
+            silent.append(_as_one(case, outcome, event, beside))
     return {
         "cause_right": float(np.mean(right)) if right else float("nan"),
         "group_alarm_share": float(np.mean(grouped)) if grouped else float("nan"),
+        "silent_node_alarm_share": float(np.mean(silent)) if silent else float("nan"),
     }
+
+
+def _as_one(case: Case, outcome: Outcome, event: Event, beside: Sequence[Event]) -> bool:
+    """Whether an event is the alarm of a group, and few of its GPUs' own that have nothing else."""
+    own = outcome.scores if outcome.own is None else outcome.own
+    within = slice(event.start, event.end)
+    told = any((outcome.groups[group][within] >= 1).any() for group in _groups(case, event) if group in outcome.groups)
+    alone = [
+        any(
+            own[gpu, step] >= 1 and not any(_covers(other, gpu, step) for other in beside)
+            for step in range(event.start, event.end)
+        )
+        for gpu in event.entities
+    ]
+    return bool(told and np.mean(alone) <= _FEW)
 
 
 def _covers(event: Event, gpu: int, step: int) -> bool:

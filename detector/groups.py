@@ -135,7 +135,7 @@ def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE
 
 
 def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
-    """Whose peers are no measure, because at least half of the other ranks work on nodes that score 1 and more. [gpus].
+    """Whose peers are no measure: at least a third of the other ranks work on nodes that score 1 and more. [gpus].
 
     Compared with those, the healthy ones stand out. Who is on such a node himself is not meant.
     """
@@ -146,7 +146,7 @@ def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
     now = telemetry.job[:, -1]
     ranks = np.unique(np.stack([now, topology.models(telemetry.gpus)]), axis=1, return_inverse=True)[1].ravel()
     others, others_off = np.bincount(ranks)[ranks] - 1, np.bincount(ranks, off)[ranks]
-    beside: NDArray[np.bool_] = (now != IDLE) & ~off & (2 * others_off >= np.maximum(others, 1))
+    beside: NDArray[np.bool_] = (now != IDLE) & ~off & (3 * others_off >= np.maximum(others, 1))
     return beside
 
 

@@ -31,7 +31,7 @@ Key = tuple[str, str]  # node, gpu
 class Offsets:
     """The usual residual of each known GPU, by its place in `keys`: float32 [known, 2, rows], idle and not.
 
-    rows: of `Residuals.own` those of the model, two for each signal, then of `shared` one for each.
+    rows: of `Residuals.own` those of the model, two for each signal, then as many of `shared`.
     units: how far each of them wanders from there, in what is common: float32 [known, rows of own], 1 and more.
     """
 
@@ -65,7 +65,7 @@ NONE = Offsets((), np.zeros((0, 2, 0), np.float32), np.ones((0, 0), np.float32))
 
 
 def fit(residuals: Floats, gpus: Iterable[Gpu], context: NDArray[np.int64], signals: Sequence[Signal]) -> Offsets:
-    """residuals: [rows, gpus, steps], two of `own` for each signal and one of `shared`; context: [gpus, steps]."""
+    """residuals: [rows, gpus, steps], for each signal two of `own`, then of `shared`; context: [gpus, steps]."""
     resting = idle(context)
     values = np.stack([_medians(residuals, where) for where in (resting, ~resting)], axis=1)
     found = Offsets(tuple((gpu.node, gpu.gpu) for gpu in gpus), values, np.ones((len(values), 0), np.float32))

@@ -179,7 +179,7 @@ def _offsets(
         part = prepare(before, readings[..., :end], scaling, models, state, first)
         usual = raw(network, part, before, scaling)
         count = len(telemetry.signals)
-        rows = np.concatenate([usual.own[: 2 * count], usual.shared[:count]])
+        rows = np.concatenate([usual.own[: 2 * count], usual.shared[: 2 * count]])
         found.append(offsets.fit(rows, telemetry.gpus, part.context, telemetry.signals))
     return offsets.merged(found)
 

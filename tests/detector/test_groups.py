@@ -60,7 +60,7 @@ def test_ranks_beside_a_node_that_is_off_are_no_measure_for_the_others() -> None
     shared[:, :8] = -3.0
     assert forgotten() == list(range(8, 16))  # neither the node's own nor who works for nobody
     assert np.isnan(shared[:, 8:16]).all()  # nor are they the measure for their node
-    fleet.job[3:8, -1] = IDLE  # three of its ranks are few beside eight
+    fleet.job[2:8, -1] = IDLE  # two of its ranks are few beside eight
     shared[:, 8:16] = 0.0
     assert forgotten() == []
 

@@ -1,5 +1,7 @@
 """The past of a fleet that is larger than Prometheus gives out at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,8 +30,20 @@ def test_a_stretch_of_more_samples_than_prometheus_may_load_is_read_in_pieces(pr
     np.testing.assert_array_equal(back.job[order] >= 0, fleet.job >= 0)
 
 
-def test_a_step_that_is_too_much_and_a_mistake_are_told(prometheus: Serve) -> None:
+def test_a_single_step_that_is_too_much_is_told(prometheus: Serve) -> None:
+    stretch = START, START + 19 * STEP, STEP
+    with (
+        Prometheus(prometheus(telemetry(20, nodes=2), "--query.max-samples=10")) as client,
+        pytest.raises(PrometheusError, match="too many samples"),
+    ):
+        history.read(client, signals.load(), *stretch)
+
+
+def test_a_past_without_one_of_its_signals_is_not_learned_from(prometheus: Serve) -> None:
     wanted = signals.load()
-    with Prometheus(prometheus(telemetry(20, nodes=2), "--query.max-samples=10")) as client:
-        with pytest.raises(PrometheusError, match="too many samples"):
-            history.read(client, wanted, START, START + 19 * STEP, STEP)
+    typo = replace(wanted, queries=(*wanted.queries[1:], replace(wanted.queries[0], promql="sum by (")))
+    with (
+        Prometheus(prometheus(telemetry(20, nodes=1))) as client,
+        pytest.raises(PrometheusError, match=r"refuses 'max by .*sum by \("),
+    ):
+        history.read(client, typo, START, START + 19 * STEP, STEP)

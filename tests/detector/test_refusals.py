@@ -106,14 +106,22 @@ def test_jobs_are_taken_to_go_on_for_a_minute_while_nobody_tells_them(prometheus
             assert (fleet._window.telemetry().job[:, -1] != IDLE).all()
 
 
-def test_a_share_of_the_fleet_keeps_its_nodes_while_a_query_that_tells_them_is_refused(
+def test_a_share_of_the_fleet_keeps_the_nodes_that_only_a_refused_query_tells(
     prometheus: Serve, tmp_path: Path
 ) -> None:
-    recorded = telemetry(160, nodes=4)
-    mine = {gpu.node for gpu in recorded.gpus if Shard(1, 2).has(gpu)}
+    recorded, share = telemetry(160, nodes=4), Shard(1, 2)
+    mine = sorted({gpu.node for gpu in recorded.gpus if share.has(gpu)})
+    only = changed(signals.load(), power_watts=f'gpu:power:watts{{node="{mine[0]}"}}')
+    few = replace(
+        only, queries=tuple(query for query in only.queries if query.name in ("power_watts", "utilization_ratio"))
+    )
     with Prometheus(prometheus(recorded)) as client:
-        fleet = Fleet(client, changed(signals.load(), power_watts=TYPO), tmp_path, STEP, Wishes(shard=Shard(1, 2)))
-        assert {gpu.node for gpu in fleet.tick(START + 100 * STEP).verdicts} == mine
+        fleet = Fleet(client, few, tmp_path, STEP, Wishes(shard=share))
+        assert {gpu.node for gpu in fleet.tick(START + 100 * STEP).verdicts} == set(mine)
+        fleet._ingest._signals = changed(few, utilization_ratio=TYPO)
+        fleet._ingest._until_sought = 0
+        fleet.tick(START + 101 * STEP)
+        assert fleet._ingest._nodes == set(mine)
 
 
 def changed(wanted: Signals, **promql: str) -> Signals:

@@ -9,7 +9,7 @@ from detector.promql import Prometheus, PrometheusError
 
 from .proxy import Mode, Proxy, proxy
 from .test_robust import COVERAGE, FAILED, whole
-from .world import STEP, Watch, World, scores, world
+from .world import Watch, World, scores, world
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,9 @@ def test_scores_go_and_come_back_by_themselves(between: Proxy, tmp_path: Path, m
 
 
 def test_an_answer_that_drips_ends_with_the_timeout(place: World, between: Proxy) -> None:
-    with Prometheus(between.url, timeout=5 * STEP) as patient, Prometheus(between.url, timeout=STEP / 2) as client:
-        assert patient.range("vector(1)", 10, 20, 5).values.tolist() == [1, 1, 1]
+    """Every piece comes soon enough; the whole would take half a minute."""
+    with Prometheus(between.url, timeout=30.0) as patient, Prometheus(between.url, timeout=2.0) as client:
+        assert set(patient.range("vector(1)", 5, 200, 5).values.tolist()) == {1.0}
         between.mode = "drip"
-        with pytest.raises(PrometheusError, match="is not there after"):
-            client.range("vector(1)", 10, 20, 5)
+        with pytest.raises(PrometheusError, match="does not answer"):
+            client.range("vector(1)", 5, 200, 5)

@@ -26,6 +26,7 @@ TYPO = "sum by ("
 REFUSED = "stethos_detector_query_refusals_total"
 
 
+@pytest.mark.slow
 def test_the_signal_is_absent_and_the_others_are_judged(tmp_path: Path) -> None:
     wanted = changed(signals.load(), power_watts="gpu:power:watts * on (node) group_left () gate")
     with world(tmp_path / "prometheus") as place, Prometheus(place.url, timeout=30.0) as client:

@@ -170,6 +170,7 @@ def test_exporters_answer_with_nothing(place: World, watch: Watch) -> None:
     watch.until("the GPUs are back", whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("basis", ["peers", "model"])
 def test_the_fleet_doubles(request: pytest.FixtureRequest, tmp_path: Path, basis: str) -> None:
     # In a world of its own: GPUs that are gone again would be called missing in the next test.

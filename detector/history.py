@@ -31,7 +31,8 @@ def read(
     """A stretch of the past as telemetry, from its first reading on. Raises PrometheusError, also if there is none.
 
     It is read in pieces of as many steps as make answers of a size that both sides can bear, and of half as many where
-    Prometheus refuses that. progress: told the share that is read. Memory: 100 bytes per GPU and step with 12 signals.
+    Prometheus refuses that. progress: told the share that is read. Memory: 8 bytes
+    per GPU, step and signal, and half a gigabyte for the answers on their way.
     """
     steps, first = int((end - start) / step) + 1, newest_step(start, step)
     window = Window(steps, step)

@@ -127,7 +127,7 @@ def test_a_share_of_the_fleet_keeps_the_nodes_that_only_a_refused_query_tells(
         fleet._ingest._signals = changed(few, utilization_ratio=TYPO)
         fleet._ingest._until_sought = 0
         fleet.tick(START + 101 * STEP)
-        assert fleet._ingest._nodes == set(mine)
+        assert fleet._ingest._nodes == frozenset(mine)
 
 
 def changed(wanted: Signals, **promql: str) -> Signals:

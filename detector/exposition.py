@@ -85,6 +85,14 @@ class DetectorCollector(Collector):
         yield CounterMetricFamily(
             "stethos_detector_query_warnings", "Answers of Prometheus that were not complete.", counts.warnings
         )
+        refusals = CounterMetricFamily(
+            "stethos_detector_query_refusals",
+            "Queries that Prometheus refused while it answered others.",
+            labels=["query"],
+        )
+        for query, count in counts.refusals.items():
+            refusals.add_metric([query], count)
+        yield refusals
         yield GaugeMetricFamily(
             "stethos_detector_fed_queries",
             "Queries of the last tick that Prometheus had pushed the answer to.",

@@ -70,6 +70,7 @@ class Fleet:
         self._models = models
         self._window = Window(LENGTH, step)
         self._ingest = Ingest(prometheus, signals, self._window, wishes.shard, feed)
+        self.counts.refusals = self._ingest.refusals.counts
         self._wishes = wishes
         self._now = 0.0
         self._cards: dict[str, Card | None] = {}  # by version; None for one that is refused
@@ -121,7 +122,7 @@ class Fleet:
         with stage("score"):
             answering = np.array([gpu.node in intake.answering for gpu in telemetry.gpus])
             silence = self._window.silence()
-            watched = answering & rules.missing(silence, telemetry.gpus)
+            watched = answering & rules.missing(silence, telemetry.gpus) & self._window.heard_without(intake.unread)
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
             together = groups.settle(judge, residuals, telemetry)
             ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
@@ -129,7 +130,7 @@ class Fleet:
             found = findings.find(
                 telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
             )
-            scraped = np.array([gpu.node in intake.scraped for gpu in telemetry.gpus])
+            scraped = np.array([gpu.node in (intake.scraped or ()) for gpu in telemetry.gpus])
             down = groups.silent(silence, scraped & ~answering, telemetry.gpus, self._window.step)
             missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and isinstance(judge, ModelJudge):
@@ -174,7 +175,7 @@ class Fleet:
         """GPUs long silent on nodes that nobody scrapes any more have left the fleet."""
         silent = np.flatnonzero(self._window.silence() >= self._window.length).tolist()
         keys = list(self._window.gpus) if silent else []
-        gone = {keys[row] for row in silent if keys[row][0] not in intake.scraped}
+        gone = {keys[row] for row in silent if intake.scraped is not None and keys[row][0] not in intake.scraped}
         if gone:
             log.info("GPUs left the fleet", gpus=sorted("/".join(key) for key in gone))
             self._window.forget(gone)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import structlog
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from detector.feed import Feed
 from detector.matrix import Labels, Matrix
-from detector.promql import Prometheus, PrometheusError
+from detector.promql import Prometheus, PrometheusError, RefusalError
+from detector.refusals import Refusals
 from detector.shard import Shard
 from detector.signals import Query, Signal, Signals
 from detector.stages import stage
-from detector.telemetry import IDLE, Gpu, Telemetry
+from detector.telemetry import Gpu
 from detector.window import Key, Rows, Window
 
 log = structlog.get_logger()
@@ -29,7 +31,8 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^{}]*)\})?$")
 _RECORDED = re.compile(r"\w*:[\w:]*\s*(?:\{[^{}]*\})?$")  # by convention only recorded series have colons
 _NAME = re.compile(r"[a-zA-Z_:][\w:]*$")
 _SEEK_EVERY = 60  # ticks
-_PIECE = 5000  # steps per query: Prometheus refuses more than 11,000 points a series
+_JOBS, _ISLANDS, _TARGETS = "jobs", "islands", "targets"  # as in signals.yml
+_JOBS_STAND = 60.0  # seconds that jobs are taken to go on while nobody says which there are
 _AGAIN = 2  # steps read once more each time, for samples that came late
 WHOLE = Shard()
 _AT_ONCE = 4  # queries: enough to keep a server busy while an answer is parsed
@@ -39,15 +42,27 @@ _AT_ONCE = 4  # queries: enough to keep a server busy while an answer is parsed
 class Intake:
     """One look at Prometheus.
 
-    at: the newest step. steps: how many were new. scraped: the nodes it scrapes. answering: those that answer it.
-    fed: how many of the queries it had pushed the answer to.
+    at: the newest step. steps: how many were new. scraped: the nodes it scrapes, None where it refused to say.
+    answering: those that answer it. fed: how many of the queries it had pushed the answer to. unread: the signals whose
+    queries it refused.
     """
 
     at: float
     steps: int
-    scraped: frozenset[str]
+    scraped: frozenset[str] | None
     answering: frozenset[str]
     fed: int
+    unread: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A query of a stretch. name: how people know it. series: the bare name that may be pushed, if it is one."""
+
+    name: str
+    series: str
+    promql: str
+    start: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +95,15 @@ class Ingest:
         self._nodes: frozenset[str] | None = None  # those of the shard, None for all
         self._until_sought = 0
         self._job_rows: tuple[tuple[Labels, ...], int, Rows] | None = None
+        self._jobs_stood = 0.0  # seconds
         self._islands: tuple[tuple[Labels, ...], dict[Key, str]] = (), {}
+        self.refusals = Refusals(question.name for question in self._questions(0, 0))
 
     def pull(self, now: float) -> Intake:
-        """Bring the window up to `now`. Raises PrometheusError, and then leaves the window as it was."""
+        """Bring the window up to `now`; what Prometheus refuses is absent.
+
+        Raises PrometheusError where nothing at all is to be had, and then leaves the window as it was.
+        """
         window, signals = self._window, self._signals
         end = newest_step(now, window.step)
         if window.newest is not None and end < window.newest - _AGAIN * window.step:
@@ -93,24 +113,86 @@ class Ingest:
         start = end - (min(window.length, max(behind, 0) + _AGAIN) - 1) * window.step
         self._seek_nodes(end)
         fed = {name: self._pushed(name, start, end) for name in names_of(signals)}
-        asked = [(query.promql, expression(query, self._nodes), start) for query in signals.queries]
-        asked += [(signals.jobs, signals.jobs, start), ("", signals.targets, end)]
-        asked += [(promql, promql, end) for promql in (signals.islands,) if promql]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            answers = list(
-                pool.map(lambda one: fed.get(one[0]) or self._prometheus.range(one[1], one[2], end, window.step), asked)
-            )
+        answers = self._ask(self._questions(start, end), end, fed)
         with stage("ingest"):
-            read, (jobs, targets, *islands) = answers[: len(signals.queries)], answers[len(signals.queries) :]
             moved = window.advance(end)
-            for answer in islands:
+            unread = self._fill(answers[:-1], moved)
+            up = None if answers[-1] is None else _up(answers[-1])
+        scraped = None if up is None else frozenset(up)
+        answering = frozenset(node for node, answers in (up or {}).items() if answers)
+        return Intake(end, moved, scraped, answering, sum(answer is not None for answer in fed.values()), unread)
+
+    def read(self, start: float, end: float) -> int:
+        """Fill in a stretch of the window; returns the samples of the largest answer.
+
+        Raises PrometheusError, also where only one query is refused.
+        """
+        self._until_sought = 0
+        self._seek_nodes(end)
+        answers = self._ask(self._questions(start, end)[:-1], end, {}, strict=True)
+        with stage("ingest"):
+            self._fill(answers, 0)
+        return max(len(answer.values) for answer in answers if answer)
+
+    def _questions(self, start: float, end: float) -> list[_Question]:
+        """The signals' in their order, then those for the jobs, for the islands if they are known, and for the targets."""
+        signals = self._signals
+        return [
+            *(_Question(q.name, q.promql, expression(q, self._nodes), start) for q in signals.queries),
+            _Question(_JOBS, signals.jobs, signals.jobs, start),
+            *(_Question(_ISLANDS, promql, promql, end) for promql in (signals.islands,) if promql),
+            _Question(_TARGETS, "", signals.targets, end),
+        ]
+
+    def _ask(
+        self, questions: list[_Question], end: float, fed: Mapping[str, Matrix | None], strict: bool = False
+    ) -> list[Matrix | None]:
+        """The answers, None for what is refused. Raises PrometheusError, also where all signals are."""
+        down = threading.Event()
+        refusals: dict[str, RefusalError] = {}
+
+        def ask(question: _Question) -> Matrix | None:
+            if down.is_set():  # what failed once would only fail again, as much later
+                return None
+            try:
+                known = fed.get(question.series)
+                return known or self._prometheus.range(question.promql, question.start, end, self._window.step)
+            except PrometheusError as error:
+                if strict or not isinstance(error, RefusalError):
+                    down.set()
+                    raise
+                refusals[question.name] = error
+                return None
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            answers = list(pool.map(ask, questions))
+        if all(answer is None for answer in answers[: len(self._signals.queries)]):
+            raise next(iter(refusals.values()))
+        self.refusals.note(refusals)
+        return answers
+
+    def _fill(self, answers: Sequence[Matrix | None], moved: int) -> frozenset[str]:
+        """Write the signals' answers, those of the jobs and the islands; returns the signals that have none."""
+        count = len(self._signals.queries)
+        read, (jobs, *islands) = answers[:count], answers[count:]
+        unread: set[str] = set()
+        for answer in islands:
+            if answer is not None:
                 self._join(answer)
-            for query, answer in zip(signals.queries, read, strict=True):
+        for query, answer in zip(self._signals.queries, read, strict=True):
+            if answer is not None:
                 self._write(query, answer)
+            elif query.signal:
+                unread.add(query.signal.name)
+            elif query.promql in self._placed:
+                unread.update(signal.name for signal, _ in self._placed[query.promql].parts)
+        if jobs is not None:
+            self._jobs_stood = 0.0
             self._write_jobs(jobs)
-            up = _up(targets)
-        answering = frozenset(node for node, answers in up.items() if answers)
-        return Intake(end, moved, frozenset(up), answering, sum(answer is not None for answer in fed.values()))
+        elif self._jobs_stood < _JOBS_STAND:
+            self._jobs_stood += moved * self._window.step
+            self._window.hold_jobs(moved)
+        return frozenset(unread)
 
     def _pushed(self, name: str, start: float, end: float) -> Matrix | None:
         with stage("parse"):
@@ -121,9 +203,25 @@ class Ingest:
         if self._shard.of == 1:
             return
         if self._until_sought == 0:
-            self._nodes = nodes_of(self._prometheus, self._signals, end, self._window.step, self._shard)
+            self._nodes = self._nodes_of(end)
             self._until_sought = _SEEK_EVERY
         self._until_sought -= 1
+
+    def _nodes_of(self, at: float) -> frozenset[str]:
+        """The nodes of the shard, by what reports any signal at that time. Raises PrometheusError."""
+        gpus: list[Gpu] = []
+        refused: list[RefusalError] = []
+        for query in self._signals.queries:
+            try:
+                found = self._prometheus.range(f"group by (node, rack) ({query.promql})", at, at, self._window.step)
+                gpus += map(_gpu, found.labels)
+            except RefusalError as error:
+                refused.append(error)
+        if len(refused) == len(self._signals.queries):
+            raise refused[0]
+        nodes = frozenset(gpu.node for gpu in gpus if self._shard.has(gpu))
+        # The nodes that only a refused query tells of are still there.
+        return nodes | (self._nodes or frozenset()) if refused else nodes
 
     def _write(self, query: Query, answer: Matrix) -> None:
         if not answer.labels:
@@ -180,53 +278,10 @@ def newest_step(now: float, step: float) -> float:
     return math.floor(now / step) * step
 
 
-def history(
-    prometheus: Prometheus, signals: Signals, start: float, end: float, step: float, shard: Shard = WHOLE
-) -> Telemetry:
-    """A stretch of the past as telemetry, from its first reading on. Raises PrometheusError, also if there is none."""
-    steps = int((end - start) / step) + 1
-    window = Window(steps, step)
-    for first in range(0, steps, _PIECE):
-        last = min(first + _PIECE, steps) - 1
-        piece = Window(last - first + 1, step)
-        Ingest(prometheus, signals, piece, shard).pull(newest_step(start, step) + last * step)
-        _append(window, piece)
-    telemetry = window.telemetry()
-    heard = np.zeros(steps, np.bool_)
-    for plane in telemetry.values:
-        heard |= ~np.isnan(plane).all(axis=0)
-    if not heard.any():
-        stretch = " to ".join(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (start, end))
-        raise PrometheusError(f"{prometheus.url} holds no reading of any signal from {stretch}")
-    return telemetry.newest(steps - int(heard.argmax()))
-
-
-def _append(window: Window, piece: Window) -> None:
-    telemetry = piece.telemetry()
-    window.advance(float(telemetry.timestamps[-1]))
-    window.include(telemetry.signals, telemetry.gpus)
-    rows = window.rows((gpu.node, gpu.gpu) for gpu in telemetry.gpus)
-    for signal, plane in zip(telemetry.signals, telemetry.values, strict=True):
-        row, step = np.nonzero(~np.isnan(plane))
-        window.write(signal.name, rows[row], telemetry.timestamps[step], plane[row, step].astype(np.float64))
-    row, step = np.nonzero(telemetry.job != IDLE)
-    window.write_job(rows[row], window.number(piece.jobs)[telemetry.job[row, step]], telemetry.timestamps[step])
-
-
 def _up(targets: Matrix) -> dict[str, bool]:
     """Whether each node that is scraped answers, by the newest sample."""
     newest = {series: index for index, series in enumerate(targets.series.tolist())}
     return {targets.labels[series].get("node", ""): targets.values[index] == 1 for series, index in newest.items()}
-
-
-def nodes_of(prometheus: Prometheus, signals: Signals, at: float, step: float, shard: Shard) -> frozenset[str]:
-    """The nodes of a shard, by what reports any signal at that time. Raises PrometheusError."""
-    labels = [
-        labels
-        for query in signals.queries
-        for labels in prometheus.range(f"group by (node, rack) ({query.promql})", at, at, step).labels
-    ]
-    return frozenset(gpu.node for gpu in map(_gpu, labels) if shard.has(gpu))
 
 
 def expression(query: Query, nodes: frozenset[str] | None = None) -> str:

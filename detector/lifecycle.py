@@ -25,6 +25,7 @@ from detector import registry
 from detector.budget import broken
 from detector.fleet import Fleet
 from detector.ingest import WHOLE
+from detector.promql import CREDENTIALS
 from detector.registry import RegistryError
 from detector.shard import Shard
 from detector.topology import KINDS
@@ -61,6 +62,7 @@ class Plan:
     keep: int = 10
     iterations: int = 1000
     niceness: int = 15  # of the training's process
+    credentials: str | None = field(default=None, repr=False)  # for Prometheus
 
 
 @dataclass(slots=True)
@@ -173,10 +175,13 @@ class LifeCycle:
         most = max(1, round(_LEARNED_FROM * plan.step / (plan.history * _HOUR)))
         share = plan.shard.part(self._fleet.gpus, most)
         options += ["--shard", f"{share.index}/{share.of}"]
+        # Anybody on the machine can read a command line, and only the owner the environment.
+        environment = os.environ | ({CREDENTIALS: plan.credentials} if plan.credentials else {})
         child = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "detector", "train", *what, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=environment,
         )
         os.setpriority(os.PRIO_PROCESS, child.pid, plan.niceness)
         return child

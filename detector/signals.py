@@ -127,6 +127,11 @@ class Query:
     signal: Signal | None
     expand: str | None
 
+    @property
+    def name(self) -> str:
+        """How people know it."""
+        return self.signal.name if self.signal else self.promql
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:

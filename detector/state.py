@@ -38,5 +38,6 @@ class Counts:
 
     ticks: dict[str, int] = field(default_factory=lambda: {"ok": 0, "failed": 0})
     warnings: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict)  # by query
     fed: int = 0  # queries of the last tick
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from numba import njit
@@ -100,6 +100,11 @@ class Window:
         kept &= rows >= 0
         self._job[rows[kept], steps[kept]] = jobs[kept]
 
+    def hold_jobs(self, steps: int) -> None:
+        """Take the jobs to go on as they were, for the newest steps."""
+        if 0 < steps < self.length:
+            self._job[:, self._end - steps : self._end] = self._job[:, self._end - steps - 1, None]
+
     def clear(self) -> None:
         """Forget everything that was reported, not by whom: the clock was set back."""
         self.newest = None
@@ -163,6 +168,13 @@ class Window:
         heard: Times = self._heard.max(axis=0, initial=-np.inf)
         quiet: Rows = np.clip(np.round((self.newest - heard) / self.step), 0, _FOREVER).astype(np.int64)
         return quiet
+
+    def heard_without(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Whether each GPU's other signals were heard as late as these, so that its silence is its own. [gpus]."""
+        these = np.array([name in names for name in self._signals], np.bool_)
+        newest, others = (self._heard[of].max(axis=0, initial=-np.inf) for of in (these, ~these))
+        late: NDArray[np.bool_] = others >= newest - 2 * self.step
+        return late
 
     def reported(self) -> frozenset[str]:
         """The signals of which the window holds a number."""

@@ -3,8 +3,9 @@
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
@@ -57,15 +58,16 @@ def openmetrics(fleet: Telemetry) -> Iterator[str]:
     yield "# EOF"
 
 
-Serve = Callable[[Telemetry], str]
+class Serve(Protocol):
+    def __call__(self, fleet: Telemetry, *flags: str) -> str: ...
 
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Serve]:
-    """Starts a Prometheus that holds the given telemetry; the call returns its URL."""
+    """Starts a Prometheus that holds the given telemetry, with these flags; the call returns its URL."""
     servers = []
 
-    def serve(fleet: Telemetry) -> str:
+    def serve(fleet: Telemetry, *flags: str) -> str:
         port, history = free_port(), tmp_path / "history.om"
         history.write_text("\n".join(openmetrics(fleet)) + "\n")
         blocks = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "-q", history, tmp_path / "data"]
@@ -79,6 +81,7 @@ def prometheus(tmp_path: Path) -> Iterator[Serve]:
             # A vanished series has no staleness mark in imported data: this ends it after one step.
             "--query.lookback-delta=4s",
             f"--web.listen-address=127.0.0.1:{port}",
+            *flags,
             log=tmp_path / "prometheus.log",
         )
         server.__enter__()
@@ -87,7 +90,7 @@ def prometheus(tmp_path: Path) -> Iterator[Serve]:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{url}/-/ready").status_code == 200:
+                if httpx.get(f"{url}/-/ready").status_code in (200, 401):
                     return url
             except httpx.ConnectError:
                 pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detector import ingest, recording, registry, scoring, signals, training
+from detector import history, ingest, recording, registry, scoring, signals, training
 from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
@@ -91,10 +91,10 @@ def test_live_and_recorded_scores_of_the_same_samples_agree(prometheus: Serve, t
 def test_history_comes_back_from_prometheus_as_it_was(prometheus: Serve) -> None:
     fleet = telemetry(120)
     with Prometheus(prometheus(fleet)) as client:
-        back = ingest.history(client, signals.load(), START, START + 119 * STEP, STEP)
-        longer = ingest.history(client, signals.load(), START - 600, START + 119 * STEP, STEP)
+        back = history.read(client, signals.load(), START, START + 119 * STEP, STEP)
+        longer = history.read(client, signals.load(), START - 600, START + 119 * STEP, STEP)
         with pytest.raises(PrometheusError, match="holds no reading of any signal from 2023-11-14T20:13:20Z to"):
-            ingest.history(client, signals.load(), START - 7200, START - 3600, STEP)
+            history.read(client, signals.load(), START - 7200, START - 3600, STEP)
     np.testing.assert_array_equal(longer.timestamps, back.timestamps)
     assert set(back.gpus) == set(fleet.gpus)
     order = [back.gpus.index(gpu) for gpu in fleet.gpus]

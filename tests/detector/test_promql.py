@@ -23,10 +23,14 @@ def answer(series: list[tuple[dict[str, str], list[tuple[float, str]]]], space: 
 
 
 @contextmanager
-def server(body: bytes, status: int = 200) -> Iterator[Prometheus]:
+def server(body: bytes, status: int = 200, heard: list[str] | None = None) -> Iterator[Prometheus]:
+    """Always answers that. heard: gets what each request shows to be let in."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            if heard is not None:
+                heard.append(self.headers.get("Authorization", ""))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)

@@ -170,9 +170,29 @@ def test_exporters_answer_with_nothing(place: World, watch: Watch) -> None:
     watch.until("the GPUs are back", whole)
 
 
-def test_the_fleet_doubles(place: World, watch: Watch) -> None:
-    # The last one here: GPUs that are gone again would be called missing in the next test.
-    for node in NODES:
-        place.exporter.add(node, 2 * PER_NODE)
-    page = watch.until("twice the GPUs", lambda page: len(scores(page)) == 2 * ALL)
-    assert max(scores(page).values()) < 1
+@pytest.mark.slow
+@pytest.mark.parametrize("basis", ["peers", "model"])
+def test_the_fleet_doubles(request: pytest.FixtureRequest, tmp_path: Path, basis: str) -> None:
+    # In a world of its own: GPUs that are gone again would be called missing in the next test.
+    known = request.getfixturevalue("models") if basis == "model" else tmp_path
+    with world(tmp_path / "growing") as growing, Prometheus(growing.url, timeout=5.0) as client:
+        growing.start()
+        watching = Watch(client, known)
+        watching.until("a quiet fleet", whole)
+        for node in NODES:
+            growing.exporter.add(node, 2 * PER_NODE)
+        pages: list[tuple[float, int, dict[str, float]]] = []
+
+        def doubled(page: dict[str, float]) -> bool:
+            snapshot = watching.service.snapshot
+            if snapshot and scores(page):
+                pages.append((snapshot.at, len(snapshot.verdicts.gpus), page))
+            return len(scores(page)) == 2 * ALL and len(pages) > 8
+
+        watching.until("twice the GPUs", doubled)
+    for at, known, _ in pages:
+        for later, _, page in pages:
+            if later >= at + 4 * STEP:
+                assert len(scores(page)) >= known, "a GPU is judged as soon as there are a few steps of it"
+    assert all(page[f"stethos_detector_gpus {basis}"] == len(scores(page)) >= ALL for _, _, page in pages)
+    assert all(max(scores(page).values()) < 1 for _, _, page in pages), "nobody alarms because others came"

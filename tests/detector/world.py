@@ -20,6 +20,7 @@ from detector import signals
 from detector.fleet import Fleet
 from detector.promql import Prometheus
 from detector.service import Service
+from detector.signals import Signals
 
 from ..prometheus.servers import program
 from .conftest import free_port
@@ -153,9 +154,10 @@ def world(folder: Path, settings: dict[str, object] | None = None) -> Iterator[W
 class Watch:
     """The service with a clock of its own, and what its page says."""
 
-    def __init__(self, client: Prometheus, models: Path) -> None:
+    def __init__(self, client: Prometheus, models: Path, wanted: Signals | None = None) -> None:
         self.ahead = 0.0
-        self.service = Service(Fleet(client, signals.load(), models / "models", STEP), STEP, clock=self.now)
+        fleet = Fleet(client, wanted or signals.load(), models / "models", STEP)
+        self.service = Service(fleet, STEP, clock=self.now)
 
     def now(self) -> float:
         return time.time() + self.ahead

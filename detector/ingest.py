@@ -135,7 +135,7 @@ class Ingest:
         return max(len(answer.values) for answer in answers if answer)
 
     def _questions(self, start: float, end: float) -> list[_Question]:
-        """The signals' in their order, then those for the jobs, for the islands if they are known, and for the targets."""
+        """The signals' in their order, then those for the jobs, for the islands if known, and for the targets."""
         signals = self._signals
         return [
             *(_Question(q.name, q.promql, expression(q, self._nodes), start) for q in signals.queries),

@@ -24,6 +24,7 @@ from detector.topology import MINIMUM, PRESENT, Groups, Topology, by_node
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
+_MISSED = np.float32(2.0)  # scrapes: who missed one has seen the same reading less often
 _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before anything is calibrated
 
 
@@ -247,11 +248,11 @@ def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64],
 
 
 def apart_from_fleet(unchanged: Floats) -> Floats:
-    """[signals, gpus, steps] less the median of all GPUs, and not below it."""
+    """[signals, gpus, steps] less the median of all GPUs and the scrapes that those may have missed; not below 0."""
     present = ~np.isnan(unchanged)
     middle = np.sort(unchanged, axis=1)  # NaN last
     place = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0) // 2
-    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1), 0)
+    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1) - _MISSED, 0)
     return longer
 
 

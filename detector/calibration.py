@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from detector.habits import MOST
-from detector.signals import Signal
+from detector.signals import Direction, Signal
 from detector.telemetry import Floats
 from kernels import tail_fit, tail_quantile
 
@@ -62,9 +62,9 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     lasting shift add up. An absent residual counts as none; where more than half of a horizon is absent, so is the
     mean. The first steps, with less past than a horizon, are NaN too.
 
-    The last row is the mean size of the scored residuals, of the model's over the shortest horizon or where there are
-    habits, of `sizes`: what moves many signals a little shows in none of them, and on servers whose signals say little
-    one by one it ranks best.
+    The last row is the mean size of the scored residuals, as far as they are bad, of the model's over the shortest
+    horizon or where there are habits, of `sizes`: what moves many signals a little shows in none of them, and on
+    servers whose signals say little one by one it ranks best.
     """
     rows = rows_of(signals, len(residuals))
     bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, np.float32(_BOUND))
@@ -75,15 +75,21 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     if habitual(residuals, signals):
         means[0, -1] = _mean_size(sizes(residuals, signals, steps))
     else:
-        scored = np.flatnonzero([signal.scored for signal in signals])
-        size = np.minimum(np.abs(residuals[scored, :, -(steps + HORIZONS[0] - 1) :]), _BOUND)
-        _means(_mean_size(size)[None], np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
-    sign = {"high": 1.0, "low": -1.0}
+        recent = residuals[: len(signals), :, -(steps + HORIZONS[0] - 1) :]
+        size = [_badness(row, signal.direction) for row, signal in zip(recent, signals, strict=True) if signal.scored]
+        if size:
+            together = _mean_size(np.clip(np.stack(size), 0, _BOUND))
+            _means(together[None], np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
     for index, signal in enumerate(rows):
-        means[:, index] = (
-            np.abs(means[:, index]) if signal.direction == "both" else sign[signal.direction] * means[:, index]
-        )
+        means[:, index] = _badness(means[:, index], signal.direction)
     return means
+
+
+def _badness(values: Floats, direction: Direction) -> Floats:
+    """The same, turned so that positive is bad."""
+    if direction == "both":
+        return np.abs(values)
+    return values if direction == "high" else -values
 
 
 def rows_of(signals: Sequence[Signal], count: int) -> list[Signal]:

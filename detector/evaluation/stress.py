@@ -34,11 +34,11 @@ def signal_missing(case: Case, seed: int) -> Case:
 
 
 def node_missing(case: Case, seed: int) -> Case:
-    """One node, drawn at random, is gone throughout the test. What happens on it is no event any more."""
+    """One node, drawn at random, has never reported: it is missed as a peer. What happens on it is no event."""
     nodes = np.array([gpu.node for gpu in case.telemetry.gpus])
     gone = nodes == np.random.default_rng(seed).choice(np.unique(nodes))
     values = case.telemetry.values.copy()
-    values[:, gone, case.split :] = np.nan
+    values[:, gone] = np.nan  # one that has fallen silent would be an alarm, and a right one
     left = [replace(event, entities=tuple(row for row in event.entities if not gone[row])) for event in case.events]
     return replace(
         _with(case, values),

@@ -181,8 +181,8 @@ class Fleet:
             self._window.forget(gone)
 
     def _begin_anew(self, steps: int) -> None:
-        """A GPU whose limit was set anew is another GPU: its own past says nothing, its peers still do."""
-        changed = self._window.begin_anew(self._signals.restart, steps)
+        """A GPU whose limit or driver is another is another GPU: its own past says nothing, its peers still do."""
+        changed = self._window.begin_anew(steps)
         if len(changed):
             keys = list(self._window.gpus)
             log.info("own history begins anew", gpus=sorted("/".join(keys[row]) for row in changed.tolist()))

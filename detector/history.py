@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from detector import anew
 from detector.ingest import WHOLE, Ingest, newest_step
 from detector.promql import Prometheus, PrometheusError, RefusalError
 from detector.shard import Shard
@@ -58,4 +59,4 @@ def read(
     if not heard.any():
         stretch = " to ".join(f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" for at in (start, end))
         raise PrometheusError(f"{prometheus.url} holds no reading of any signal from {stretch}")
-    return telemetry.newest(steps - int(heard.argmax()))
+    return anew.named(telemetry).newest(steps - int(heard.argmax()))

@@ -31,7 +31,7 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*(?:\{([^{}]*)\})?$")
 _RECORDED = re.compile(r"\w*:[\w:]*\s*(?:\{[^{}]*\})?$")  # by convention only recorded series have colons
 _NAME = re.compile(r"[a-zA-Z_:][\w:]*$")
 _SEEK_EVERY = 60  # ticks
-_JOBS, _ISLANDS, _TARGETS = "jobs", "islands", "targets"  # as in signals.yml
+_JOBS, _ISLANDS, _SOFTWARE, _TARGETS = "jobs", "islands", "software", "targets"  # as in signals.yml
 _JOBS_STAND = 60.0  # seconds that jobs are taken to go on while nobody says which there are
 _AGAIN = 2  # steps read once more each time, for samples that came late
 WHOLE = Shard()
@@ -96,6 +96,7 @@ class Ingest:
         self._until_sought = 0
         self._job_rows: tuple[tuple[Labels, ...], int, Rows] | None = None
         self._jobs_stood = 0.0  # seconds
+        self._software_rows: tuple[tuple[Labels, ...], int, Rows, Rows] | None = None
         self._islands: tuple[tuple[Labels, ...], dict[Key, str]] = (), {}
         self.refusals = Refusals(question.name for question in self._questions(0, 0))
 
@@ -135,12 +136,14 @@ class Ingest:
         return max(len(answer.values) for answer in answers if answer)
 
     def _questions(self, start: float, end: float) -> list[_Question]:
-        """The signals' in their order, then those for the jobs, for the islands if known, and for the targets."""
+        """The signals' in their order, then those for the jobs, for the islands and the software if there are any, and
+        for the targets."""
         signals = self._signals
         return [
             *(_Question(q.name, q.promql, expression(q, self._nodes), start) for q in signals.queries),
             _Question(_JOBS, signals.jobs, signals.jobs, start),
             *(_Question(_ISLANDS, promql, promql, end) for promql in (signals.islands,) if promql),
+            *(_Question(_SOFTWARE, promql, promql, start) for promql in (signals.software,) if promql),
             _Question(_TARGETS, "", signals.targets, end),
         ]
 
@@ -172,13 +175,14 @@ class Ingest:
         return answers
 
     def _fill(self, answers: Sequence[Matrix | None], moved: int) -> frozenset[str]:
-        """Write the signals' answers, those of the jobs and the islands; returns the signals that have none."""
+        """Write the signals' answers, those of the jobs, islands and software; returns the signals that have none."""
         count = len(self._signals.queries)
-        read, (jobs, *islands) = answers[:count], answers[count:]
+        read, (jobs, *more) = answers[:count], answers[count:]
+        islands = more.pop(0) if self._signals.islands else None
+        software = more.pop(0) if self._signals.software else None
         unread: set[str] = set()
-        for answer in islands:
-            if answer is not None:
-                self._join(answer)
+        if islands is not None:
+            self._join(islands)
         for query, answer in zip(self._signals.queries, read, strict=True):
             if answer is not None:
                 self._write(query, answer)
@@ -192,6 +196,8 @@ class Ingest:
         elif self._jobs_stood < _JOBS_STAND:
             self._jobs_stood += moved * self._window.step
             self._window.hold_jobs(moved)
+        if software is not None:
+            self._write_software(software)
         return frozenset(unread)
 
     def _pushed(self, name: str, start: float, end: float) -> Matrix | None:
@@ -266,11 +272,21 @@ class Ingest:
         numbers = self._window.number((labels.get("job", ""), labels.get("role", "")) for labels in jobs.labels)
         self._window.write_job(known[2][jobs.series], numbers[jobs.series], jobs.timestamps)
 
+    def _write_software(self, software: Matrix) -> None:
+        known = self._software_rows
+        if known is None or known[0] is not software.labels or known[1] != self._window.generation:
+            rows = self._window.rows(_key(labels) for labels in software.labels)
+            told = (" ".join(labels.get(name, "") for name in ("driver", "vbios")) for labels in software.labels)
+            known = software.labels, self._window.generation, rows, self._window.release(told)
+            self._software_rows = known
+        rows, releases = known[2][software.series], known[3][software.series]
+        self._window.write_software(rows, releases, software.timestamps)
+
 
 def names_of(signals: Signals) -> frozenset[str]:
     """The series that are read by their bare name, so that it does not matter how they get here."""
-    queries = (*(query.promql for query in signals.queries), signals.jobs, signals.islands or "")
-    return frozenset(promql for promql in queries if _NAME.match(promql))
+    queries = [*(query.promql for query in signals.queries), signals.jobs, signals.islands, signals.software]
+    return frozenset(promql for promql in queries if promql and _NAME.match(promql))
 
 
 def newest_step(now: float, step: float) -> float:

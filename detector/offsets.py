@@ -33,13 +33,15 @@ class Offsets:
 
     rows: of `Residuals.own` those of the model, two for each signal, then as many of `shared`.
     units: how far each of them wanders from there, in what is common: float32 [known, rows of own], 1 and more.
+    software: what ran on each, "" where nobody tells; with another they are not known.
     """
 
     keys: tuple[Key, ...]
     values: Floats
     units: Floats
+    software: tuple[str, ...] = ()
 
-    def usual(self, gpus: Iterable[Gpu], context: NDArray[np.int64]) -> Floats:
+    def usual(self, gpus: Sequence[Gpu], context: NDArray[np.int64]) -> Floats:
         """What is usual for each GPU now, [rows, gpus, steps]; 0 for who is not known. context: [gpus, steps]."""
         if not self.keys:
             return np.zeros((0, *context.shape), np.float32)
@@ -48,7 +50,7 @@ class Offsets:
         usual: Floats = np.where(idle(context)[None], known[:, 0].T[:, :, None], known[:, 1].T[:, :, None])
         return usual
 
-    def unit(self, gpus: Iterable[Gpu]) -> Floats:
+    def unit(self, gpus: Sequence[Gpu]) -> Floats:
         """How far each GPU's own residuals wander, [rows of own, gpus, 1]; 1 for who is not known."""
         if not self.keys:
             return np.ones((0, 0, 1), np.float32)
@@ -56,30 +58,42 @@ class Offsets:
         found: Floats = np.where(mine[:, None] >= 0, self.units[mine], np.float32(1)).T[:, :, None]
         return found
 
-    def _places(self, gpus: Iterable[Gpu]) -> NDArray[np.int64]:
+    def _places(self, gpus: Sequence[Gpu]) -> NDArray[np.int64]:
         place = {key: row for row, key in enumerate(self.keys)}
-        return np.array([place.get((gpu.node, gpu.gpu), -1) for gpu in gpus], np.int64)
+        places = [place.get((gpu.node, gpu.gpu), -1) for gpu in gpus]
+        if any(self.software):
+            ran = (*self.software, "")
+            places = [
+                -1 if gpu.software and ran[row] and gpu.software != ran[row] else row
+                for gpu, row in zip(gpus, places, strict=True)
+            ]
+        return np.array(places, np.int64)
 
 
 NONE = Offsets((), np.zeros((0, 2, 0), np.float32), np.ones((0, 0), np.float32))
 
 
-def fit(residuals: Floats, gpus: Iterable[Gpu], context: NDArray[np.int64], signals: Sequence[Signal]) -> Offsets:
+def fit(residuals: Floats, gpus: Sequence[Gpu], context: NDArray[np.int64], signals: Sequence[Signal]) -> Offsets:
     """residuals: [rows, gpus, steps], for each signal two of `own`, then of `shared`; context: [gpus, steps]."""
     resting = idle(context)
     values = np.stack([_medians(residuals, where) for where in (resting, ~resting)], axis=1)
-    found = Offsets(tuple((gpu.node, gpu.gpu) for gpu in gpus), values, np.ones((len(values), 0), np.float32))
+    keys, software = tuple((gpu.node, gpu.gpu) for gpu in gpus), tuple(gpu.software for gpu in gpus)
+    found = Offsets(keys, values, np.ones((len(values), 0), np.float32), software)
     own = (residuals - found.usual(gpus, context))[: 2 * len(signals)]
     return replace(found, units=_units(own, context, signals))
 
 
 def merged(found: Iterable[Offsets]) -> Offsets:
     """Of several recordings; of a GPU that is in several, the last."""
-    by_key = {key: rows for each in found for key, *rows in zip(each.keys, each.values, each.units, strict=True)}
+    by_key = {
+        key: rows
+        for each in found
+        for key, *rows in zip(each.keys, each.values, each.units, each.software, strict=True)
+    }
     if not by_key:
         return NONE
-    values, units = (np.stack(rows) for rows in zip(*by_key.values(), strict=True))
-    return Offsets(tuple(by_key), values, units)
+    values, units, software = zip(*by_key.values(), strict=True)
+    return Offsets(tuple(by_key), np.stack(values), np.stack(units), software)
 
 
 def _units(own: Floats, context: NDArray[np.int64], signals: Sequence[Signal]) -> Floats:

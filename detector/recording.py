@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from detector import anew
 from detector.signals import Signals
-from detector.telemetry import IDLE, Gpu, Telemetry
+from detector.telemetry import IDLE, UNKNOWN, Gpu, Telemetry
 
-_LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "island", "job", "role"))
+_LABELS = frozenset(("timestamp", "node", "gpu", "model", "rack", "island", "job", "role", "driver", "vbios"))
 _JITTER = 0.05  # of a step
 _GAPS = 2  # times as long as what was recorded, all in all
 
@@ -68,7 +70,14 @@ def read(path: Path, signals: Signals) -> Telemetry:
     jobs = names[ranks // len(roles)]
     job[of, step] = np.where(jobs[job_of] == "", IDLE, job_of)
     described = tuple(signals.describe(name) for name in columns)
-    return Telemetry(described, gpus, timestamps, values, job, tuple(str(name) for name in jobs))
+    telemetry = Telemetry(described, gpus, timestamps, values, job, tuple(str(name) for name in jobs))
+    if {"driver", "vbios"}.isdisjoint(table.column_names):
+        return telemetry
+    told = np.char.add(np.char.add(_strings(table, "driver"), " "), _strings(table, "vbios"))
+    names, name_of = np.unique(told, return_inverse=True)
+    software = np.full_like(job, UNKNOWN)
+    software[of, step] = np.where(names[name_of] == " ", UNKNOWN, name_of)
+    return anew.named(replace(telemetry, software=software, releases=tuple(str(name) for name in names)))
 
 
 def _grid(path: Path, table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

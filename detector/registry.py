@@ -57,6 +57,7 @@ class Card(BaseModel):
     kinds: tuple[str, ...] = ("job", "node", "rack", "load")  # of peers that the network knows
     state: tuple[str, str]
     offsets_of: tuple[tuple[str, str], ...] = ()  # node and gpu of those whose offsets it has
+    software_of: tuple[str, ...] = ()  # what ran on those then
     group_units: dict[str, float] = {}  # see groups.py
     habits_of: tuple[tuple[str, str], ...] = ()  # the same of those whose habits it has
     parent: str | None = None  # the version whose network this one has, recalibrated; that one was trained
@@ -182,7 +183,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
-        Offsets(card.offsets_of, tensors["offsets.values"].numpy(), tensors["offsets.units"].numpy()),
+        Offsets(card.offsets_of, tensors["offsets.values"].numpy(), tensors["offsets.units"].numpy(), card.software_of),
         Habits(card.habits_of, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.habits_of else None,
         card.group_units,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from detector import findings, groups, rules, verdicts
+from detector import anew, findings, groups, rules, verdicts
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
@@ -58,34 +59,33 @@ class Step:
 def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     """Step `first` and later, each judged by what had been reported until then: what `Fleet.tick` finds live.
 
-    A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to. Nor does a
-    GPU's own past begin anew here when its limit is set anew, as it does live.
+    A recording does not tell which nodes answered their scrape: one of whose GPUs any reports is taken to.
     """
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence, length = _silence(reported), telemetry.step
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
     before: Residuals | None = None
-    for begin in range(first, len(telemetry.timestamps), _CHUNK):
-        end = min(begin + _CHUNK, len(telemetry.timestamps))
-        made = _residuals(telemetry, judge, begin, end)
+    for begin, end, seen, renewed in _chunks(telemetry, first):
+        made = _residuals(seen, judge, begin, end)
         if before:  # what was forgotten stays so
             made.own[..., : HISTORY - 1] = before.own[..., 1 - HISTORY :]
             made.shared[..., : HISTORY - 1] = before.shared[..., 1 - HISTORY :]
+        made.own[:, renewed, : HISTORY - 1] = made.shared[:, renewed, : HISTORY - 1] = np.nan
         before = made
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
             answering = np.bincount(nodes, reported[:, step])[nodes] > 0
-            missed = answering & rules.missing(silence[:, step], telemetry.gpus)
-            recent = _until(telemetry, step, max(0, step - rules.MEMORY + 1))
+            missed = answering & rules.missing(silence[:, step], seen.gpus)
+            recent = _until(seen, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
             newest = Residuals(made.own[..., now], made.shared[..., now])
-            current = _until(telemetry, step, step)
+            current = _until(seen, step, step)
             together = groups.settle(judge, newest, current)
-            down = groups.silent(silence[:, step], ~answering, telemetry.gpus, length)
+            down = groups.silent(silence[:, step], ~answering, seen.gpus, length)
             ratios = verdicts.ratios(newest.own, judge.signals, judge.own)
             ratios = groups.apart(ratios, together, judge.signals, current)
             found = findings.find(
-                telemetry.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
+                seen.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
             yield Step(step, found, together.scores | down.scores, together.causes | down.causes, newest.own)
 
@@ -133,6 +133,27 @@ def _rows(telemetry: Telemetry, step: Step) -> Iterator[dict[str, object]]:
         yield told
 
 
+def _chunks(telemetry: Telemetry, first: int) -> Iterator[tuple[int, int, Telemetry, NDArray[np.bool_]]]:
+    """Stretches of steps from `first` on in which no GPU's own past begins anew but at the beginning.
+
+    Of each the first step and the one after the last, the telemetry without what was before, and whose past begins.
+    """
+    steps = len(telemetry.timestamps)
+    begins = anew.beginnings(telemetry)
+    cuts = {*range(first, steps, _CHUNK), *(first + np.flatnonzero(begins[:, first:].any(axis=0))).tolist()}
+    if begins.any():
+        telemetry = replace(telemetry, values=telemetry.values.copy())
+    for begin, end in pairwise([*sorted(cuts), steps]):
+        since = 0 if begin == first else begin
+        for row in np.flatnonzero(begins[:, since : begin + 1].any(axis=1)).tolist():
+            telemetry.values[:, row, : since + np.flatnonzero(begins[row, since : begin + 1])[-1]] = np.nan
+        if telemetry.software is not None:
+            gpus = anew.labelled(telemetry.gpus, telemetry.software[:, since : begin + 1], telemetry.releases)
+            if any(one.software != other.software for one, other in zip(gpus, telemetry.gpus, strict=True)):
+                telemetry = replace(telemetry, gpus=gpus)
+        yield begin, end, telemetry, begins[:, begin]
+
+
 def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> Residuals:
     """The residuals of the chunk and of the HISTORY before it; NaN before the first step."""
     wanted = begin - HISTORY + 1
@@ -155,10 +176,4 @@ def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _until(telemetry: Telemetry, step: int, start: int = 0) -> Telemetry:
     """The telemetry from `start` up to and with `step`, as a view."""
-    kept = slice(start, step + 1)
-    return replace(
-        telemetry,
-        timestamps=telemetry.timestamps[kept],
-        values=telemetry.values[..., kept],
-        job=telemetry.job[:, kept],
-    )
+    return telemetry.part(slice(start, step + 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -77,6 +76,7 @@ class _File(BaseModel):
     ignore: list[str] = []
     jobs: str
     islands: str | None = None
+    software: str | None = None
     targets: str
     restart: list[str] = []
     ranks: dict[str, int] = {}
@@ -104,6 +104,7 @@ class Signal:
     together: Direction | None = None
     held: float | None = None  # work holds at least so much of it
     lasting: bool = False  # only what lasts says something
+    restarts: bool = False  # set to another level, what was before says nothing of what is usual
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:
@@ -143,8 +144,8 @@ class Signals:
     ignore: frozenset[str]
     jobs: str
     targets: str
-    restart: tuple[str, ...] = ()
     islands: str | None = None
+    software: str | None = None
 
     def describe(self, name: str) -> Signal:
         """The signal of that name; one that the file does not list is an ordinary two-sided gauge."""
@@ -169,7 +170,7 @@ def load(path: Path = DEFAULT) -> Signals:
     for name in names:
         if names.count(name) > 1:
             raise SignalsError(f"{path}: the signal {name!r} is listed twice")
-    queries = tuple(Query(entry.query, _signal(entry, file.ranks), entry.expand) for entry in file.signals)
+    queries = tuple(Query(entry.query, _signal(entry, file), entry.expand) for entry in file.signals)
     for name in file.restart:
         if name not in names:
             raise SignalsError(f"{path}: restart names {name!r}, which is not a signal")
@@ -180,12 +181,12 @@ def load(path: Path = DEFAULT) -> Signals:
         frozenset(file.ignore),
         file.jobs,
         file.targets,
-        tuple(file.restart),
         file.islands,
+        file.software,
     )
 
 
-def _signal(entry: _Entry, ranks: Mapping[str, int]) -> Signal | None:
+def _signal(entry: _Entry, file: _File) -> Signal | None:
     if entry.name is None:
         return None
     return Signal(
@@ -201,8 +202,9 @@ def _signal(entry: _Entry, ranks: Mapping[str, int]) -> Signal | None:
         entry.cause.high,
         entry.cause.low,
         entry.alarms,
-        ranks.get(entry.cause.high or "", 0),
-        ranks.get(entry.cause.low or "", 0),
+        file.ranks.get(entry.cause.high or "", 0),
+        file.ranks.get(entry.cause.low or "", 0),
         entry.together,
         entry.held,
+        restarts=entry.name in file.restart,
     )

@@ -14,6 +14,7 @@ from detector.signals import Signal
 
 Floats = NDArray[np.float32]
 IDLE = -1
+UNKNOWN = -1
 T = TypeVar("T")
 
 
@@ -27,6 +28,7 @@ class Gpu:
     model: str = ""
     rack: str = ""
     island: str = field(default="", compare=False)  # of NVLink; in another one it is still the same GPU
+    software: str = field(default="", compare=False)  # what runs on it: driver and firmware
 
 
 def by_fleet(found: Callable[[tuple[Gpu, ...]], T]) -> Callable[[tuple[Gpu, ...]], T]:
@@ -54,6 +56,7 @@ class Telemetry:
     each of them.
     timestamps: float64 [steps], Unix seconds.
     edges: the kinds of peers to compare with, of topology.KINDS; None for all.
+    software: int32 [gpus, steps], an index into `releases`, or UNKNOWN; None where nobody tells.
     """
 
     signals: tuple[Signal, ...]
@@ -63,6 +66,8 @@ class Telemetry:
     job: NDArray[np.int32]
     jobs: tuple[str, ...]
     edges: frozenset[str] | None = None
+    software: NDArray[np.int32] | None = None
+    releases: tuple[str, ...] = ()
 
     @property
     def step(self) -> float:
@@ -81,11 +86,16 @@ class Telemetry:
 
     def newest(self, steps: int) -> Telemetry:
         """A view of the last `steps` steps."""
+        return self.part(slice(-steps, None))
+
+    def part(self, steps: slice) -> Telemetry:
+        """A view of some steps."""
         return replace(
             self,
-            timestamps=self.timestamps[-steps:],
-            values=self.values[..., -steps:],
-            job=self.job[:, -steps:],
+            timestamps=self.timestamps[steps],
+            values=self.values[..., steps],
+            job=self.job[:, steps],
+            software=None if self.software is None else self.software[:, steps],
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detector import habits, limits, offsets, registry, rules, topology
+from detector import anew, habits, limits, offsets, registry, rules, topology
 from detector.batches import Prepared, prepare
 from detector.calibration import BLOCK, HISTORY
 from detector.checkpoint import Checkpoint, fingerprint
@@ -170,17 +170,13 @@ def _offsets(
     found = []
     for (telemetry, readings), end in zip(data, firsts, strict=True):
         first = max(WINDOW, 2 * end - readings.shape[2])
-        before = replace(
-            telemetry,
-            timestamps=telemetry.timestamps[:end],
-            values=telemetry.values[..., :end],
-            job=telemetry.job[:, :end],
-        )
+        before = telemetry.part(slice(end))
         part = prepare(before, readings[..., :end], scaling, models, state, first)
         usual = raw(network, part, before, scaling)
         count = len(telemetry.signals)
         rows = np.concatenate([usual.own[: 2 * count], usual.shared[: 2 * count]])
-        found.append(offsets.fit(rows, telemetry.gpus, part.context, telemetry.signals))
+        rows[:, anew.before(before)[:, first:]] = np.nan
+        found.append(offsets.fit(rows, anew.named(before).gpus, part.context, telemetry.signals))
     return offsets.merged(found)
 
 
@@ -219,6 +215,7 @@ def _card(
         kinds=judge.network.kinds,
         state=judge.state,
         offsets_of=judge.offsets.keys,
+        software_of=judge.offsets.software,
         group_units=dict(judge.group_units),
         habits_of=judge.habits.keys if judge.habits else (),
     )

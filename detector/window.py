@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from detector import anew
 from detector.signals import Signal
-from detector.telemetry import IDLE, Gpu, Telemetry
+from detector.telemetry import IDLE, UNKNOWN, Floats, Gpu, Telemetry
 
 Key = tuple[str, str]  # node, gpu
 Job = tuple[str, str]  # name, role
@@ -38,7 +40,11 @@ class Window:
         self._jobs: dict[Job, int] = {}
         self._values = np.full((0, 0, 2 * length), np.nan, np.float32)
         self._job = np.full((0, 2 * length), IDLE, np.int32)
+        self._software = np.full((0, 2 * length), UNKNOWN, np.int32)
+        self._releases: dict[str, int] = {}
+        self._known: dict[str, Floats] = {}  # of signals that restart and, "", of software; see `anew.moved`
         self._heard = np.full((0, 0), -np.inf)  # Unix seconds of the newest reading, [signals, gpus]
+        self._since = np.zeros(0)  # Unix seconds from which on each GPU's own past counts
         self._index()
 
     def advance(self, timestamp: float) -> int:
@@ -49,11 +55,13 @@ class Window:
             kept = slice(self._end - self.length, self._end)
             self._values[..., : self.length] = self._values[..., kept].copy()
             self._job[:, : self.length] = self._job[:, kept].copy()
+            self._software[:, : self.length] = self._software[:, kept].copy()
             self._end = self.length
             if len(self._jobs) > _JOBS_KEPT:
                 self._drop_ended_jobs()
         self._values[..., self._end : self._end + moved] = np.nan
         self._job[:, self._end : self._end + moved] = IDLE
+        self._software[:, self._end : self._end + moved] = UNKNOWN
         self._end += moved
         if self.newest is None or timestamp > self.newest:
             self.newest = timestamp
@@ -63,7 +71,7 @@ class Window:
         """Make room for signals and GPUs; of those already here the labels are brought up to date."""
         before = len(self._signals), len(self._gpus)
         self._signals |= {signal.name: signal for signal in signals if signal.name not in self._signals}
-        self._gpus |= {(gpu.node, gpu.gpu): gpu for gpu in gpus}
+        self._gpus |= {(gpu.node, gpu.gpu): self._completed(gpu) for gpu in gpus}
         added = len(self._gpus) - before[1]
         if added:
             self.generation += 1
@@ -72,10 +80,17 @@ class Window:
             grown[: before[0], : before[1]] = self._values
             self._values = grown
             self._job = np.concatenate([self._job, np.full((added, 2 * self.length), IDLE, np.int32)])
+            self._software = np.concatenate([self._software, np.full((added, 2 * self.length), UNKNOWN, np.int32)])
+            self._since = np.concatenate([self._since, np.full(added, -np.inf)])
             heard = np.full(grown.shape[:2], -np.inf)
             heard[: before[0], : before[1]] = self._heard
             self._heard = heard
         self._index()
+
+    def _completed(self, gpu: Gpu) -> Gpu:
+        """With what its other series have told of it."""
+        known = self._gpus.get((gpu.node, gpu.gpu), gpu)
+        return replace(gpu, island=gpu.island or known.island, software=gpu.software or known.software)
 
     def rows(self, keys: Iterable[Key]) -> Rows:
         """Where GPUs stand, -1 for one that is not here; valid until the generation changes."""
@@ -88,7 +103,8 @@ class Window:
         """
         steps, kept = self._columns(timestamps)
         place = self._place[signal]
-        _put(rows, np.where(kept, steps, -1), timestamps, values, self._values[place], self._heard[place])
+        steps = np.where(kept, steps, -1)
+        _put(rows, steps, timestamps, values, self._since, self._values[place], self._heard[place])
 
     def number(self, jobs: Iterable[Job]) -> Rows:
         """The numbers of jobs; valid until the next `advance`."""
@@ -109,34 +125,65 @@ class Window:
         """Forget everything that was reported, not by whom: the clock was set back."""
         self.newest = None
         self._values[:], self._job[:], self._heard[:] = np.nan, IDLE, -np.inf
+        self._software[:], self._since[:], self._known = UNKNOWN, -np.inf, {}
 
     def forget(self, keys: set[Key]) -> None:
         """Drop GPUs that are no longer part of the fleet."""
         kept = [row for row, key in enumerate(self._gpus) if key not in keys]
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if key not in keys}
         self._values, self._job, self._heard = self._values[:, kept], self._job[kept], self._heard[:, kept]
+        self._software, self._since = self._software[kept], self._since[kept]
+        self._known = {
+            name: level[:, [row for row in kept if row < level.shape[1]]] for name, level in self._known.items()
+        }
         self.generation += 1
         self._index()
 
-    def begin_anew(self, names: Iterable[str], steps: int) -> Rows:
-        """Drop what GPUs reported before one of these signals was set to another level in the newest `steps` steps.
+    def release(self, names: Iterable[str]) -> Rows:
+        """The numbers of what runs on GPUs."""
+        return np.array([self._releases.setdefault(name, len(self._releases)) for name in names], np.int64)
+
+    def write_software(self, rows: Rows, releases: Rows, timestamps: Times) -> None:
+        """Note what ran on GPUs at these times. Of two at a time it is still what it was: the other's series ends."""
+        steps, kept = self._columns(timestamps)
+        kept &= rows >= 0
+        rows, steps, releases = rows[kept], steps[kept], releases[kept]
+        order = np.argsort(releases == self._level("")[0, rows], kind="stable")
+        self._software[rows[order], steps[order]] = releases[order]
+
+    def begin_anew(self, steps: int) -> Rows:
+        """Drop what GPUs reported before they were set to another level or ran another software, in the newest steps.
 
         Returns the rows of those GPUs.
         """
-        changed: list[Rows] = []
-        known = [name for name in names if name in self._place]
-        if not 0 < steps < self.length:
-            return np.zeros(0, np.int64)
-        for name in known:
-            recent = self._values[self._place[name], :, self._end - steps - 1 : self._end]
-            least = max(self._signals[name].resolution, 1e-6)
-            moved = np.abs(recent[:, 1:] - recent[:, :1]) > least
-            rows = np.flatnonzero(moved.any(axis=1))
-            first = self._end - steps + moved[rows].argmax(axis=1)
-            for row, column in zip(rows.tolist(), first.tolist(), strict=True):
-                self._values[:, row, :column] = np.nan
-            changed.append(rows)
-        return np.unique(np.concatenate(changed)) if changed else np.zeros(0, np.int64)
+        newest = slice(self._end - min(steps, self.length), self._end)
+        software = self._level("")
+        before = software[0].copy()
+        begins = anew.moved(anew.levels(self._software[:, newest]), software, 0.5)
+        for name, signal in self._signals.items():
+            if signal.restarts:
+                begins |= anew.moved(self._values[self._place[name], :, newest], self._level(name), signal.resolution)
+        rows = np.flatnonzero(begins.any(axis=1))
+        for row in rows.tolist():
+            first = newest.start + int(np.flatnonzero(begins[row])[-1])
+            self._values[:, row, :first] = np.nan
+            # What is read once more is not to bring back what was dropped.
+            self._since[row] = (self.newest or 0.0) - (self._end - first - 0.5) * self.step
+        self._label(np.flatnonzero((software[0] != before) & ~np.isnan(software[0])))
+        return rows
+
+    def _level(self, name: str) -> Floats:
+        """What was last known of a signal that restarts or, "", of software; see `anew.moved`."""
+        known = self._known.get(name, anew.nothing(0))
+        missing = len(self._gpus) - known.shape[1]
+        level = self._known[name] = np.concatenate([known, anew.nothing(missing)], axis=1) if missing else known
+        return level
+
+    def _label(self, rows: Rows) -> None:
+        """Give GPUs what runs on them by now as their label."""
+        if len(rows):
+            names, codes = list(self._releases), self._level("")[0]
+            self.include((), [replace(self._fleet[row], software=names[int(codes[row])]) for row in rows.tolist()])
 
     def telemetry(self) -> Telemetry:
         """A view of the window, oldest step first; valid until the next `advance`."""
@@ -150,6 +197,8 @@ class Window:
             self._values[..., kept],
             self._job[:, kept],
             tuple(name for name, _ in self._jobs),
+            software=self._software[:, kept],
+            releases=tuple(self._releases),
         )
 
     @property
@@ -215,6 +264,7 @@ def _put(
     steps: NDArray[np.int64],
     timestamps: Times,
     values: NDArray[np.float64],
+    since: Times,
     plane: NDArray[np.float32],
     heard: Times,
 ) -> None:
@@ -226,6 +276,6 @@ def _put(
         row, step = rows[sample], steps[sample]
         value = np.float32(values[sample])  # what it cannot hold is as good as infinite
         if row >= 0 and step >= 0 and np.isfinite(value):
-            if not value <= plane[row, step]:
+            if timestamps[sample] >= since[row] and not value <= plane[row, step]:
                 plane[row, step] = value
             heard[row] = max(heard[row], timestamps[sample])

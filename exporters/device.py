@@ -69,6 +69,8 @@ class Device:
             pci_bus_id=_text(info.busId) if info is not None else "",
             minor=index if minor is None else int(minor),
             model=_text(call("nvmlDeviceGetName", handle)),
+            driver=_text(call("nvmlSystemGetDriverVersion")),
+            vbios=_text(call("nvmlDeviceGetVbiosVersion", handle)),
         )
 
     def _whole(self) -> GpuReading:

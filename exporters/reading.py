@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class GpuIdentity:
     """Who a GPU is. A series is keyed by node and `gpu`; the UUID survives a change of slot.
 
-    A MIG instance is its GPU with a profile and a number of its own. `island` is the NVLink domain beyond the node.
+    A MIG instance is its GPU with a profile and a number of its own. `island` is the NVLink domain beyond the node,
+    `driver` and `vbios` are the versions of what runs on it.
     """
 
     gpu: int
@@ -18,6 +19,8 @@ class GpuIdentity:
     mig_profile: str | None = None
     mig_id: int | None = None
     island: str = ""
+    driver: str = ""
+    vbios: str = ""
 
 
 @dataclass(frozen=True, slots=True)

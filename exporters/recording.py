@@ -1,8 +1,8 @@
 """Recordings: Parquet, one row per (timestamp, node, gpu), signals as float columns in base units.
 
 Label columns: `timestamp` (UTC), `node`, `gpu`, `model`, `rack`, `job` (null when idle); where there is something to
-tell, `island` (of NVLink) and `role` (of the GPU in its job), too. Every other column must be numeric and is a signal;
-null is silence. Truth lies in a second file, so that nobody reads it by accident.
+tell, `island` (of NVLink), `role` (of the GPU in its job), `driver` and `vbios` (versions), too. Every other column is
+a signal and numeric; null is silence. Truth lies in a second file, so that nobody reads it by accident.
 """
 
 import re
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 _GPU = re.compile("[0-9]{1,9}")
 LABELS = ("timestamp", "node", "gpu", "model", "rack", "job")
-MORE = ("island", "role")  # labels that may be missing
+MORE = ("island", "role", "driver", "vbios")  # labels that may be missing
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _LABEL_FIELDS = [
@@ -71,6 +71,8 @@ class Recording:
     job: NDArray[np.int64]  # [rows] → jobs
     signals: tuple[str, ...]
     values: NDArray[np.float32]  # [signals, rows]; NaN is silence
+    releases: tuple[tuple[str, str], ...] = (("", ""),)  # driver and firmware
+    release: NDArray[np.int64] | None = None  # [rows] → releases; None where nobody tells
 
 
 def read(path: Path) -> Recording:
@@ -100,14 +102,25 @@ def read(path: Path) -> Recording:
     )
     micros = _microseconds(path, table)
     _check_time(path, micros, series, sources)
-    job, jobs = _jobs(path, table)
+    job, jobs = _pairs(path, table, "job", "role")
+    release, releases = _pairs(path, table, "driver", "vbios")
     values = np.stack([table[name].cast(pa.float32(), safe=False).to_numpy() for name in signals])
     if np.isinf(values).any():
         column, row = (int(each[0]) for each in np.nonzero(np.isinf(values)))
         held = table[signals[column]][row]
         raise RecordingError(f"{path}: column {signals[column]!r} holds {held} in row {row}, no value of a signal")
     order = np.argsort(micros, kind="stable")
-    return Recording(micros[order], sources, series[order], jobs, job[order], signals, values[:, order])
+    return Recording(
+        micros[order],
+        sources,
+        series[order],
+        jobs,
+        job[order],
+        signals,
+        values[:, order],
+        releases,
+        release[order] if releases else None,
+    )
 
 
 def _table(path: Path) -> pa.Table:
@@ -163,13 +176,13 @@ def _codes(path: Path, table: pa.Table, name: str, nullable: bool = False) -> tu
     return indices.to_numpy().astype(np.int64), tuple(array.dictionary.to_pylist())
 
 
-def _jobs(path: Path, table: pa.Table) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
-    # Each row's index into the distinct jobs and roles; -1 for none.
-    (job, jobs), (role, roles) = (_codes(path, table, name, nullable=True) for name in ("job", "role"))
-    texts = (*roles, "")
-    ranks, of = np.unique(np.where(job < 0, -1, job * len(texts) + role % len(texts)), return_inverse=True)
-    idle = int(len(ranks) > 0 and ranks[0] < 0)
-    return of - idle, tuple((jobs[rank // len(texts)], texts[rank % len(texts)]) for rank in ranks[idle:].tolist())
+def _pairs(path: Path, table: pa.Table, name: str, more: str) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+    # Each row's index into the distinct pairs of the two columns' texts; -1 where the first has none.
+    (one, ones), (other, others) = (_codes(path, table, each, nullable=True) for each in (name, more))
+    texts = (*others, "")
+    pairs, of = np.unique(np.where(one < 0, -1, one * len(texts) + other % len(texts)), return_inverse=True)
+    none = int(len(pairs) > 0 and pairs[0] < 0)
+    return of - none, tuple((ones[pair // len(texts)], texts[pair % len(texts)]) for pair in pairs[none:].tolist())
 
 
 def _check_time(path: Path, micros: NDArray[np.int64], series: NDArray[np.int64], sources: Sequence[Series]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -156,7 +157,15 @@ class ReplaySource:
         for row, (name, field) in enumerate(signals.VIOLATIONS.items()):
             if self._value(name, index) is not None:
                 fields[field] = float(np.rint(self._violations[row, index]))
-        return GpuReading(self._identities[index], **fields)
+        return GpuReading(self._identity(index), **fields)
+
+    def _identity(self, index: int) -> GpuIdentity:
+        release = self.recording.release
+        code = -1 if release is None else int(release[self._latest[index]])
+        if code < 0:
+            return self._identities[index]
+        driver, vbios = self.recording.releases[code]
+        return replace(self._identities[index], driver=driver, vbios=vbios)
 
     def _add_violations(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
         for row, name in enumerate(signals.VIOLATIONS):

@@ -39,9 +39,7 @@ def wanted() -> Iterator[tuple[str, str]]:
                 yield name, f"{file}: {panel['title']}"
     signals = yaml.safe_load((ROOT / "detector" / "signals.yml").read_text())
     for query in [
-        signals["jobs"],
-        signals["islands"],
-        signals["targets"],
+        *(signals[each] for each in ("jobs", "islands", "software", "targets")),
         *(signal["query"] for signal in signals["signals"]),
     ]:
         for name in read_by(query):

@@ -79,10 +79,4 @@ def blaming(case: Case, blame: Blame) -> Case:
 
 def part(telemetry: Telemetry, first: int, end: int | None = None) -> Telemetry:
     """Some steps of the telemetry, as a view."""
-    steps = slice(first, end)
-    return replace(
-        telemetry,
-        timestamps=telemetry.timestamps[steps],
-        values=telemetry.values[..., steps],
-        job=telemetry.job[:, steps],
-    )
+    return telemetry.part(slice(first, end))

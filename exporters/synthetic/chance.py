@@ -216,6 +216,9 @@ def target(
     return node_name, gpu if KINDS[kind].part == "gpu" else None, None
 
 
+_NEWER = 1 / 3
+
+
 class Upkeep:
     """Driver restarts, missed scrapes and maintenance reboots: what a detector must not take for a fault."""
 
@@ -229,11 +232,14 @@ class Upkeep:
     def __init__(self, fleet: Fleet, rng: np.random.Generator) -> None:
         self._fleet = fleet
         self._rng = rng
+        self._news = rng.spawn(1)[0]
 
     def step(self, seconds: float) -> None:
-        """Lets each kind come to each node at its own rate."""
+        """Lets each kind come to each node at its own rate. Some drivers are restarted because there is a newer one."""
         for kind, hours, least, most in self._RHYTHM:
             for index in np.flatnonzero(self._rng.random(len(self._fleet.nodes)) < seconds / 3600 / hours):
                 name = list(self._fleet.nodes)[index]
                 if not self._fleet.is_down(name):
                     self._fleet.pause(name, kind, float(self._rng.uniform(least, most)))
+                    if kind == "driver_restart" and self._news.random() < _NEWER:
+                        self._fleet.update_driver(name)

@@ -5,6 +5,7 @@ the same readings, bit for bit.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from exporters.synthetic.air import Air
 from exporters.synthetic.arrays import Flags, Floats, Integers, joined, kept
 from exporters.synthetic.faults import MUTE_SEVERITY, Fault, Onset
 from exporters.synthetic.impairment import impairment
-from exporters.synthetic.layout import Layout, new_node
+from exporters.synthetic.layout import DRIVERS, Layout, new_node
 from exporters.synthetic.parts import ConflictError, Load, Node, NotFoundError, Pause, Slots
 from exporters.synthetic.workload import Workload
 
@@ -119,6 +120,12 @@ class Fleet:
                 self._interrupt(load, f"node {name}: {kind.replace('_', ' ')}")
             wear.repaired(self._state, self._layout.rows(name))
         self.pauses[name] = Pause(kind, self.seconds + seconds)
+
+    def update_driver(self, name: str) -> None:
+        """Installs the next driver on a node. Raises `NotFoundError`."""
+        node = self.node(name)
+        following = DRIVERS[(DRIVERS.index(node.gpus[0].driver) + 1) % len(DRIVERS)]
+        self.nodes[name] = replace(node, gpus=tuple(replace(gpu, driver=following) for gpu in node.gpus))
 
     def reset(self, name: str) -> list[Fault]:
         """Mends a node: its own faults, upkeep, power limits. Its loads go on. Raises `NotFoundError`."""

@@ -13,6 +13,8 @@ from exporters.synthetic.faults import Fault
 from exporters.synthetic.models import MODELS
 from exporters.synthetic.parts import ConflictError, Node, NotFoundError
 
+DRIVERS = ("550.90.07", "550.127.05", "550.144.03")  # of which the next is installed
+_VBIOS = "96.00.A5.00.01"
 _NAMESPACE = uuid.UUID("5f0c3b7e-3d0c-5c1a-9b57-6a1c62d0a2f4")
 
 
@@ -42,6 +44,8 @@ def _identity(seed: int, node: str, gpu: int, model: str, island: str) -> GpuIde
         minor=gpu,
         model=model,
         island=island,
+        driver=DRIVERS[0],
+        vbios=_VBIOS,
     )
 
 

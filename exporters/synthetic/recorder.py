@@ -50,6 +50,7 @@ class Recorder:
         self._upkeep = Upkeep(fleet, np.random.default_rng([fleet.seed, 3])) if upkeep else None
         self._labels = _Labels(fleet)
         self._names: dict[str, int] = {}
+        self._drivers: dict[str, int] = {}
 
     def run(self) -> Generator[int, None, None]:
         """Records; yields the steps done since the last time. Nothing is left behind when it is broken off."""
@@ -69,16 +70,19 @@ class Recorder:
     def _group(self, writer: recording.Writer, first: int, count: int) -> None:
         gpus = self._labels.gpus
         values = np.empty((len(signals.RECORDED), count, gpus), np.float32)
-        job = np.empty((count, gpus), np.int64)
+        job, driver = (np.empty((count, gpus), np.int64) for _ in range(2))
         for index in range(count):
             before = self.fleet.matrix()
             self._advance()
             values[:, index] = _signals(self.fleet.matrix(), before, self._step)
-            job[index] = self._job_of_gpu()
+            job[index], driver[index] = self._job_of_gpu(), self._driver_of_gpu()
         micros = round(self._start.timestamp() * 1e6) + np.rint(
             (np.arange(first, first + count) + 1) * self._step * 1e6
         ).astype(np.int64)
-        texts = self._labels.repeated(count) | {"job": (job.ravel(), list(self._names))}
+        texts = self._labels.repeated(count) | {
+            "job": (job.ravel(), list(self._names)),
+            "driver": (driver.ravel(), list(self._drivers)),
+        }
         writer.write(np.repeat(micros, gpus), texts, values.reshape(len(signals.RECORDED), -1))
 
     def _advance(self) -> None:
@@ -96,6 +100,11 @@ class Recorder:
                 rows = self.fleet.rows(load.node)[list(load.gpus)]
                 codes[rows] = self._names.setdefault(load.job, len(self._names))
         return codes
+
+    def _driver_of_gpu(self) -> Integers:
+        nodes = self.fleet.nodes.values()
+        codes = [self._drivers.setdefault(node.gpus[0].driver, len(self._drivers)) for node in nodes]
+        return np.repeat(codes, [len(node.gpus) for node in nodes])
 
     def _truth(self) -> list[dict[str, object]]:
         # A rack's fault is told for each of its nodes, because the format knows nodes and GPUs.
@@ -133,10 +142,11 @@ class _Labels:
             "model": [gpu.model for _, gpu in pairs],
             "rack": [node.place.rack for node, _ in pairs],
         }
+        self._columns["vbios"] = [gpu.vbios for _, gpu in pairs]
         islands = [gpu.island for _, gpu in pairs]
         if any(islands):
             self._columns["island"] = islands
-        self.more = tuple(name for name in recording.MORE if name in self._columns)
+        self.more = tuple(name for name in recording.MORE if name in self._columns or name == "driver")
 
     def repeated(self, steps: int) -> dict[str, tuple[Integers, Sequence[str]]]:
         result: dict[str, tuple[Integers, Sequence[str]]] = {}

@@ -10,7 +10,7 @@ from typing import Protocol
 import httpx
 import pytest
 
-from detector.telemetry import IDLE, Telemetry
+from detector.telemetry import IDLE, UNKNOWN, Telemetry
 
 from ..prometheus.servers import program, running
 
@@ -51,6 +51,15 @@ def openmetrics(fleet: Telemetry) -> Iterator[str]:
     for gpu in fleet.gpus:
         for at in fleet.timestamps if gpu.island else ():
             yield f'gpu:nvlink:info{{node="{gpu.node}",gpu="{gpu.gpu}",island="{gpu.island}"}} 1 {at:.3f}'
+    yield "# TYPE gpu:software:info gauge"
+    for gpu, row in zip(
+        fleet.gpus, [] if fleet.software is None else fleet.software, strict=fleet.software is not None
+    ):
+        for at, code in zip(fleet.timestamps, row.tolist(), strict=True):
+            if code != UNKNOWN:
+                driver, vbios = fleet.releases[code].split(" ")
+                labels = f'node="{gpu.node}",gpu="{gpu.gpu}",driver="{driver}",vbios="{vbios}"'
+                yield f"gpu:software:info{{{labels}}} 1 {at:.3f}"
     yield "# TYPE up gauge"
     for node in sorted({gpu.node for gpu in fleet.gpus}):
         for at in fleet.timestamps:

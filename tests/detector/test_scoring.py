@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from detector import registry, scoring, signals, training
+from detector import recording, registry, scoring, signals, training
 from detector.__main__ import cli
 from detector.fleet import Fleet
 from detector.promql import Prometheus
 from detector.scoring import Step
 from detector.state import Snapshot
-from detector.telemetry import IDLE, Telemetry
+from detector.telemetry import IDLE, UNKNOWN, Telemetry
 from detector.topology import KINDS
 from detector.training import Settings
 
@@ -53,6 +53,9 @@ def recorded(fleet: Telemetry, path: Path) -> Path:
         "timestamp": pa.array(np.repeat(fleet.timestamps * 1e6, gpus).astype("int64"), pa.timestamp("us", tz="UTC")),
         "job": [None if job == IDLE else fleet.jobs[job] for job in fleet.job.T.ravel().tolist()],
     }
+    if fleet.software is not None:
+        told = [fleet.releases[code].split() if code != UNKNOWN else (None, None) for code in fleet.software.T.ravel()]
+        columns["driver"], columns["vbios"] = map(list, zip(*told, strict=True))
     for name in ("node", "gpu", "model", "rack"):
         columns[name] = [getattr(gpu, name) for gpu in fleet.gpus] * steps
     for signal, plane in zip(fleet.signals, fleet.values, strict=True):
@@ -104,6 +107,42 @@ def test_live_and_offline_agree_and_so_do_prometheus_and_a_recording(
     for name in ("timestamp", "node", "gpu", "cause"):
         assert first[name].equals(second[name]), name
     np.testing.assert_allclose(first["score"].to_numpy(), second["score"].to_numpy(), atol=1e-5)
+
+
+def test_live_and_offline_agree_when_limits_and_drivers_change(
+    prometheus: Serve, eventful: Telemetry, tmp_path: Path
+) -> None:
+    """Before the service looks for the first time, and while it watches; also through a recording."""
+    power_limit = signals.load().describe("power_limit_watts")
+
+    def limited(fleet: Telemetry) -> Telemetry:
+        steps = len(fleet.timestamps)
+        limit = np.full((1, len(fleet.gpus), steps), 700, np.float32)
+        limit[0, 1, steps // 2 :] = limit[0, 9, 130:] = 500
+        software = np.zeros((len(fleet.gpus), steps), np.int32)
+        software[8:16, 60:], software[24:, 124:] = 1, 1
+        software[:, 75::10] = UNKNOWN
+        values = np.concatenate([fleet.values, limit])
+        return replace(
+            fleet, signals=(*fleet.signals, power_limit), values=values, software=software, releases=("1 v", "2 v")
+        )
+
+    judge, card = training.train([limited(telemetry(400, seed=7))], STATE, Settings(1.0, 15, 0), lambda *_: None)
+    assert set(card.software_of) == {"1 v", "2 v"}
+    registry.write(tmp_path / "models", judge, card)
+    fleet = limited(eventful)
+    with Prometheus(prometheus(fleet)) as client:
+        live = [Fleet(client, signals.load(), tmp_path / "models", STEP)]
+        snapshots = [live[0].tick(START + step * STEP + 1.0) for step in WATCHED]
+    offline = list(scoring.score(fleet, judge, WATCHED.start))
+    assert_same(snapshots, offline)
+    for step, renewed in ((124, list(range(24, 32))), (130, [9])):
+        past = np.isnan(offline[step - WATCHED.start].own[..., :-1]).all(axis=(0, 2))
+        assert np.flatnonzero(past).tolist() == renewed
+    again = recording.read(recorded(fleet, tmp_path / "recording.parquet"), signals.load())
+    for one, other in zip(scoring.score(again, judge, WATCHED.start), offline, strict=True):
+        order = [again.gpus.index(replace(gpu, uuid="")) for gpu in fleet.gpus]
+        np.testing.assert_allclose(one.findings.score[order], other.findings.score, atol=1e-5)
 
 
 def test_a_step_does_not_depend_on_what_comes_later(model: Path, eventful: Telemetry) -> None:

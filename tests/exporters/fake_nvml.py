@@ -80,6 +80,9 @@ class FakeNvml:
         if not self.driver:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "550.90.07"
+
     def nvmlShutdown(self) -> None:
         self.shut_down = True
 

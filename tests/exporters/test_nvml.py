@@ -384,10 +384,15 @@ def test_two_sources_of_one_event_are_one_and_two_events_of_one_source_are_two()
         (None, ""),
     ],
 )
-def test_a_gpu_that_has_joined_an_nvlink_domain_says_which(told: dict[str, object] | None, island: str) -> None:
-    calls = {} if told is None else {"nvmlDeviceGetGpuFabricInfoV": told}
+def test_a_gpu_says_what_runs_on_it_and_which_nvlink_domain_it_has_joined(
+    told: dict[str, object] | None, island: str
+) -> None:
+    calls: dict[str, object] = {"nvmlDeviceGetVbiosVersion": "96.00.74.00.01"}
+    calls |= {} if told is None else {"nvmlDeviceGetGpuFabricInfoV": told}
     readings = read(FakeNvml(FakeGpu("GPU-a", calls=calls)))
     assert readings[0].identity.island == island
+    versions = 'driver="550.90.07",vbios="96.00.74.00.01"'
+    assert f'stethos_gpu_software_info{{gpu="0",UUID="GPU-a",{versions}}} 1' in info.expose(readings)
     assert (f'stethos_nvlink_island_info{{gpu="0",UUID="GPU-a",island="{island}"}} 1' in info.expose(readings)) == bool(
         island
     )

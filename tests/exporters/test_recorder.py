@@ -12,6 +12,7 @@ from exporters import recording
 from exporters.replay import ReplaySource
 from exporters.synthetic.faults import KINDS
 from exporters.synthetic.fleet import build
+from exporters.synthetic.layout import DRIVERS
 from exporters.synthetic.recorder import Recorder
 from tests.exporters.series import value
 
@@ -152,3 +153,19 @@ def test_racks_that_nvlink_joins_are_islands_in_a_recording_and_its_replay(tmp_p
     assert len({(each.rack, each.island) for each in read.sources}) == 2
     source = ReplaySource(read)
     assert f'island="{read.sources[0].island}"' in source.page(read.sources[0].node)
+
+
+def test_a_driver_that_is_restarted_may_be_a_newer_one_and_a_replay_says_so(tmp_path: Path) -> None:
+    fleet = build(2, 8, 16, ["H100"], 7)
+    recorder = Recorder(fleet, tmp_path, START, 0.2, 10.0, 0, upkeep=False)
+    steps = recorder.run()
+    fleet.update_driver("node-02")
+    sum(steps)
+    read = recording.read(tmp_path / "recording.parquet")
+    assert read.release is not None
+    told = {
+        read.sources[series].node: read.releases[code][0]
+        for series, code in zip(read.series, read.release, strict=True)
+    }
+    assert told == {"node-01": DRIVERS[0], "node-02": DRIVERS[1]}
+    assert f'driver="{DRIVERS[1]}"' in ReplaySource(read).page("node-02")

@@ -22,7 +22,7 @@ import uvicorn
 
 from detector import auth, history, ingest, log, promql, recording, registry, scoring, signals, training
 from detector.budget import BUDGETS
-from detector.card.device import DeviceError, chosen
+from detector.card.device import option as _device
 from detector.card.judge import on
 from detector.evaluation.datasets import DatasetError, Synthetic
 from detector.feed import LOOKBACK, Feed
@@ -50,13 +50,6 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
 
 
-def _chosen(_: click.Context, __: click.Parameter, name: str) -> torch.device:
-    try:
-        return chosen(name)
-    except DeviceError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 _home = click.option(
     "--home", envvar="STETHOS_HOME", default=".stethos", type=_FOLDER, help="State: the token, the models."
 )
@@ -73,9 +66,6 @@ _credentials = click.option(
     envvar=f"{promql.CREDENTIALS}_FILE",
     type=_FILE,
     help=f"user:password or a bearer token for it; ${promql.CREDENTIALS} may hold the same.",
-)
-_device = click.option(
-    "--device", default="cpu", callback=_chosen, help="Where the model works: cpu, cuda (the first card) or cuda:N."
 )
 _HOURS = click.FloatRange(0, 24 * 365)
 _MODEL = click.Path(exists=True, file_okay=False, path_type=Path)

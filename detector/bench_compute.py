@@ -15,7 +15,7 @@ import torch
 
 from detector import bench_fleet, signals, stages, training
 from detector.calibration import HISTORY
-from detector.card.device import DeviceError, chosen
+from detector.card.device import option
 from detector.card.judge import CardJudge
 from detector.fleet import LENGTH
 from detector.residuals import Judge, ModelJudge, Residuals
@@ -71,17 +71,10 @@ class Measured:
     apart: float
 
 
-def _chosen(_: click.Context, __: click.Parameter, name: str) -> torch.device:
-    try:
-        return chosen(name)
-    except DeviceError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command(context_settings={"show_default": True})
 @click.option("--gpus", "sizes", multiple=True, default=(1000, 10000), type=click.IntRange(16, 200_000), help="Fleet.")
 @click.option("--signals", "kinds", default=12, type=click.IntRange(4, bench_fleet.SIGNALS), help="Per GPU.")
-@click.option("--device", default="cpu", callback=_chosen, help="cpu, cuda (the first card) or cuda:N.")
+@option
 @click.option("--ticks", default=5, type=click.IntRange(1, 1000), help="Steps to take the median of.")
 @click.option("--threads", default=1, type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there too.")

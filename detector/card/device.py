@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,6 +35,18 @@ def chosen(name: str) -> torch.device:
     if find_spec("cupy") is None:
         raise DeviceError(f"device {name} needs CuPy: install the gpu extra")
     return torch.device("cuda", index)
+
+
+def _chosen(_: click.Context, __: click.Parameter, name: str) -> torch.device:
+    try:
+        return chosen(name)
+    except DeviceError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+option = click.option(
+    "--device", default="cpu", callback=_chosen, help="Where the model works: cpu, cuda (the first card) or cuda:N."
+)
 
 
 def placed(array: NDArray[np.generic], device: torch.device) -> Tensor:

@@ -62,10 +62,16 @@ def smooth(values: Tensor, memories: Sequence[float], first: int) -> Tensor:
 
 def freshness(values: Tensor, first: int) -> Tensor:
     """See features.freshness. [..., steps] → [..., steps - first]."""
-    place = torch.arange(values.shape[-1], device=values.device)
-    newest = torch.where(values.isnan(), -WINDOW, place).cummax(-1).values
-    age = (place - newest)[..., first:]
-    return torch.where(age < WINDOW, 1 / (1 + age.double()), 0.0).float()
+    ends = range(first + 1, values.shape[-1] + 1)
+    return torch.stack([_fresh(values[..., max(0, end - WINDOW) : end]) for end in ends], dim=-1)
+
+
+def _fresh(readings: Tensor) -> Tensor:
+    """Of the last step. [..., steps] → [...]."""
+    steps = readings.shape[-1]
+    place = torch.arange(1, steps + 1, device=readings.device, dtype=torch.int16)
+    newest = torch.where(readings.isnan(), 0, place).amax(-1)
+    return torch.where(newest > 0, 1 / (1 + steps - newest.double()), 0.0).float()
 
 
 def unchanged(values: Tensor, first: int) -> Tensor:

@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 
 import click
 import structlog
+import torch
 import uvicorn
 
 from detector import auth, history, ingest, log, promql, recording, registry, scoring, signals, training
 from detector.budget import BUDGETS
+from detector.card.device import option as _device
+from detector.card.judge import on
 from detector.evaluation.datasets import DatasetError, Synthetic
 from detector.feed import LOOKBACK, Feed
 from detector.fleet import Fleet, Wishes
@@ -45,6 +48,7 @@ _EXPECTED = (
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
+
 
 _home = click.option(
     "--home", envvar="STETHOS_HOME", default=".stethos", type=_FOLDER, help="State: the token, the models."
@@ -91,6 +95,7 @@ def cli() -> None:
 @click.option("--budget", default=0.1, type=_BUDGET, help="False alarms per 1,000 GPU-hours; needs no new training.")
 @click.option("--shard", default="1/1", callback=_shard, help="Judge the i-th of n shares of the fleet, by rack.")
 @_no_edges
+@_device
 @click.option("--pushed", is_flag=True, help="Prometheus pushes its series to /api/v1/write; the rest is asked for.")
 @click.option("--lookback", default=LOOKBACK, type=click.FloatRange(1), help="Prometheus' --query.lookback-delta, s.")
 @click.option("--recalibrate-hours", default=24.0, type=_HOURS, help="Thresholds are refitted so often; 0: never.")
@@ -116,6 +121,7 @@ def run(
     budget: float,
     shard: Shard,
     no_edges: tuple[str, ...],
+    device: torch.device,
     pushed: bool,
     lookback: float,
     recalibrate_hours: float,
@@ -131,7 +137,7 @@ def run(
     limit(1)  # a fleet's step is small: a second thread costs more in waiting than it gains
     wanted = _or_exit(lambda: signals.load(signals_file))
     token = None if auth.is_loopback(host) else _or_exit(lambda: auth.load(token_file or home / "token"))
-    wishes = Wishes(budget, shard, _edges(no_edges))
+    wishes = Wishes(budget, shard, _edges(no_edges), partial(on, device))
     with _or_exit(lambda: Prometheus(url, credentials=promql.credentials(credentials_file))) as prometheus:
         folder = models or home / "models"
         feed = Feed(ingest.names_of(wanted), step, lookback) if pushed else None
@@ -248,6 +254,7 @@ def train_command(
 @click.option("--model", type=_FOLDER, required=True, help="A trained version, or a folder of them: the newest.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default="scores.parquet", help="Parquet file.")
 @_no_edges
+@_device
 @_signals
 @_step
 def score_command(
@@ -259,6 +266,7 @@ def score_command(
     model: Path,
     out: Path,
     no_edges: tuple[str, ...],
+    device: torch.device,
     signals_file: Path,
     step: float,
 ) -> None:
@@ -274,7 +282,7 @@ def score_command(
         raise click.ClickException(f"model {card.version} knows none of the signals that are to be scored")
     if not math.isclose(telemetry.step, card.step_seconds, rel_tol=0.01):
         click.echo(f"the model learned from steps of {card.step_seconds:g} s, these are {telemetry.step:g} s", err=True)
-    found = scoring.score(telemetry, judge)
+    found = scoring.score(telemetry, on(device, judge))
     with click.progressbar(found, length=len(telemetry.timestamps), label="scoring", file=sys.stderr) as steps:
         _or_exit(lambda: scoring.write(out, telemetry, steps))
     click.echo(out)

@@ -6,11 +6,14 @@ model when ten thousand GPUs have two hundred thousand edges.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import leaky_relu
 from torch_geometric.nn import GATv2Conv
 
 Numbers = NDArray[np.float32]
@@ -32,6 +35,30 @@ def attend(conv: GATv2Conv, peers: Tensor, queries: Tensor, edges: Tensor, kinds
     source, target = edges.numpy()
     heard = _attend(source, target, kinds.numpy(), told, asked, by_kind, weight, np.float32(conv.negative_slope))
     result: Tensor = torch.from_numpy(heard.reshape(-1, heads * width)) + conv.bias
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The same number of places for peers at every GPU, some of them empty.
+
+    source: int64 [N, places], whose word is heard. there: bool [N, places]. kind: int64 [places], the edge's.
+    """
+
+    source: Tensor
+    there: Tensor
+    kind: Tensor
+
+
+def attend_near(conv: GATv2Conv, peers: Tensor, queries: Tensor, near: Near) -> Tensor:
+    """The same on any device: with as many places everywhere, nothing has to be gathered by target."""
+    told, asked = conv.lin_l(peers)[near.source], conv.lin_r(queries)
+    met = (told + asked[:, None]).add_(conv.lin_edge.weight.T[near.kind])
+    met = leaky_relu(met, conv.negative_slope, inplace=True).view(*near.source.shape, conv.heads, conv.out_channels)
+    logits = (met * conv.att).sum(-1).masked_fill(~near.there[..., None], -torch.inf)
+    shares = logits.softmax(1).nan_to_num(nan=0.0)  # of who has no peers
+    heard = (shares[..., None] * told.view_as(met)).sum(1)
+    result: Tensor = heard.flatten(1) + conv.bias
     return result
 
 

@@ -18,9 +18,9 @@ from detector.telemetry import IDLE, Floats, Telemetry
 from detector.topology import BUSY_RATIO, MINIMUM, UNNAMED, Ints, Topology
 from kernels import window_features
 
-_PAUSE = 4  # steps without activity after which a GPU is idle
-_BEGINNING = 4  # steps in which a job takes up its work
-_EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
+PAUSE = 4  # steps without activity after which a GPU is idle
+BEGINNING = 4  # steps in which a job takes up its work
+EFFORT_MEMORY = 8.0  # steps over which effort is smoothed before peers are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +117,14 @@ def peers(
     active, work = (readings[names.index(name)] if name in names else absent for name in state)
     newest = readings.shape[2] - past
     # Work pauses for a moment; a job that has ended is over soon.
-    activity: Floats = window_features(active, _PAUSE, steps=newest).high.astype(np.float32)
-    effort = smooth(work, _EFFORT_MEMORY, past)
+    activity: Floats = window_features(active, PAUSE, steps=newest).high.astype(np.float32)
+    effort = smooth(work, EFFORT_MEMORY, past)
     if np.isnan(activity).all():  # nothing tells busy from idle, and idle is what less would be expected of
         activity = np.ones_like(activity)
     job = telemetry.job[:, past:]
     for row, signal in enumerate(telemetry.signals):
         if signal.held is not None:
-            held = window_features(readings[row], _PAUSE, steps=newest).high
+            held = window_features(readings[row], PAUSE, steps=newest).high
             activity = np.where((job == IDLE) & (held < signal.held), np.float32(0), activity)
     states = topology.states(job, activity)
     topologies = tuple(
@@ -147,14 +147,14 @@ def _companies(telemetry: Telemetry, work: Floats, states: NDArray[np.int64], fi
 
     work: what rises and falls with it, [kinds, gpus, steps]; states: [gpus, steps - first].
     """
-    working = window_features(work[0], _PAUSE).high > BUSY_RATIO
+    working = window_features(work[0], PAUSE).high > BUSY_RATIO
     unnamed = (telemetry.job == IDLE) & (working | np.isnan(work[0]))
     model = topology.models(telemetry.gpus)
     for step in range(first, work.shape[2]):
         begin = step + 1 - lockstep.LAG - lockstep.SPAN
         # Jobs that began together are not yet one: the beginning itself is left out.
-        settled = unnamed[:, max(0, begin - _BEGINNING) : step + 1].all(axis=1)
-        if begin < _BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
+        settled = unnamed[:, max(0, begin - BEGINNING) : step + 1].all(axis=1)
+        if begin < BEGINNING or (states[:, step - first] == UNNAMED).sum() < MINIMUM:
             yield None
         else:
             yield lockstep.ranks(work[..., begin : step + 1], settled, model)

@@ -17,9 +17,9 @@ from kernels import median_mad, peer_deviation
 WINDOW = 48  # steps that a feature looks back
 MEMORY = (0.0, 4.0, 16.0)  # time constants in steps: now, short, long
 CHANNELS = len(MEMORY) + 1  # and how fresh the newest sample is
-_LATELY = 6  # steps at the beginning of a window in which somebody who is not new has reported
+LATELY = 6  # steps at the beginning of a window in which somebody who is not new has reported
 TREND = 16  # steps over which a reading's own pace is taken
-_CLIP = 10.0
+CLIP = 10.0
 _RARE = 0.001  # share of the readings
 Bools = NDArray[np.bool_]
 
@@ -64,7 +64,7 @@ class Scaling:
         centre, spread = self.centre[model].T[:, :, None], self.spread[model].T[:, :, None]
         scaled: Floats = values - centre
         scaled /= spread
-        return np.clip(scaled, -_CLIP, _CLIP, out=scaled)
+        return np.clip(scaled, -CLIP, CLIP, out=scaled)
 
     def seen(self, channels: Floats, model: NDArray[np.int64]) -> Floats:
         """Readings as far as they are common: of what it hardly ever saw, a network makes anything.
@@ -88,7 +88,7 @@ def _scale(values: Floats, resolution: Floats) -> tuple[Floats, Floats, Floats, 
             centre[signal] = middle
             spread[signal] = max(float(high - low) / 2, float(resolution[signal]), 1e-6 * abs(float(middle)), 1e-9)
             ends[:, signal] = (lowest - middle) / spread[signal], (highest - middle) / spread[signal]
-    return centre, spread, *np.clip(ends, -_CLIP, _CLIP)
+    return centre, spread, *np.clip(ends, -CLIP, CLIP)
 
 
 def smooth(values: Floats, memory: float, first: int = 0) -> Floats:
@@ -149,7 +149,7 @@ def _newcomer(readings: Floats) -> bool:
     """Whether nobody reported when the last WINDOW began, and all readings since then are the same."""
     begin = max(0, readings.size - 1 - WINDOW)
     for step in range(begin, readings.size):
-        if not np.isnan(readings[step]) and (step < begin + _LATELY or readings[step] != readings[-1]):
+        if not np.isnan(readings[step]) and (step < begin + LATELY or readings[step] != readings[-1]):
             return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,17 +37,23 @@ LENGTH = _PAST + HISTORY  # of the window
 _FITS = 0.5  # share of a model's signals that the fleet must report for the model to serve
 
 
+def here(model: ModelJudge) -> Judge:
+    """The model as it is: its work is the processor's."""
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the operator wants otherwise.
 
     budget: false alarms per 1,000 GPU-hours, None for what the model was trained for. shard: the share of the fleet to
-    judge. edges: kinds of peers, None for all.
+    judge. edges: kinds of peers, None for all. placed: where a model does its work.
     """
 
     budget: float | None = None
     shard: Shard = WHOLE
     edges: frozenset[str] | None = None
+    placed: Callable[[ModelJudge], Judge] = here
 
 
 DEFAULTS = Wishes()
@@ -75,10 +82,10 @@ class Fleet:
         self._now = 0.0
         self._cards: dict[str, Card | None] = {}  # by version; None for one that is refused
         self._unfit: set[str] = set()
-        self._model: ModelJudge | None = None
+        self._model: Judge | None = None
         self._card: Card | None = None
         self._chair = Chair()
-        self._second: tuple[ModelJudge, Chair] | None = None
+        self._second: tuple[Judge, Chair] | None = None
         self.trial: Trial | None = None
         self.tally = Tally(step)
         self.drift: Drift | None = None
@@ -99,7 +106,7 @@ class Fleet:
         self.trial, self._second = None, None
         if version is not None:
             model, card = registry.read(version)
-            self._second = self._within_budget(model), Chair()
+            self._second = self._as_wished(model), Chair()
             self.trial = Trial(version.name, card, self._now, Tally(self._window.step), Tally(self._window.step))
 
     def tick(self, now: float) -> Snapshot:
@@ -133,7 +140,7 @@ class Fleet:
             scraped = np.array([gpu.node in (intake.scraped or ()) for gpu in telemetry.gpus])
             down = groups.silent(silence, scraped & ~answering, telemetry.gpus, self._window.step)
             missing = sum(cause == MISSING for cause in found.causes.values())
-        if intake.steps and isinstance(judge, ModelJudge):
+        if intake.steps and judge is self._model:
             self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None
         return Snapshot(
@@ -149,7 +156,7 @@ class Fleet:
 
     def _count(
         self,
-        judge: ModelJudge,
+        judge: Judge,
         residuals: Residuals,
         score: Floats,
         telemetry: Telemetry,
@@ -203,7 +210,7 @@ class Fleet:
                 self._cards[version.name] = None
                 log.error("model refused", error=str(error))
             else:
-                self._model = self._within_budget(model)
+                self._model = self._as_wished(model)
                 self.tally, self.drift, self.in_office_since = Tally(self._window.step), None, self._now
                 log.info("model in use", version=version.name)
                 return
@@ -236,8 +243,8 @@ class Fleet:
         known = sum(signal.name in reported for signal in card.signals) >= _FITS * len(card.signals)
         return known and not set(card.models).isdisjoint(gpu.model for gpu in self._window.gpus.values())
 
-    def _within_budget(self, model: ModelJudge) -> ModelJudge:
-        return model if self._wishes.budget is None else model.within(self._wishes.budget)
+    def _as_wished(self, model: ModelJudge) -> Judge:
+        return self._wishes.placed(model if self._wishes.budget is None else model.within(self._wishes.budget))
 
     def _judge(self, telemetry: Telemetry) -> Judge:
         if self._model and self._card and self._knows(self._card):

@@ -12,9 +12,9 @@ from kernels import nearest_peers
 Ints = NDArray[np.int32]
 LAG = 12  # steps: what goes wrong now must not at once dissolve the company that it would be seen against
 SPAN = 44  # steps over which GPUs are held against one another
-_NEAREST = 8
-_APART = 0.2  # correlation distance of ranks of one job, at most
-_PRESENT = 0.75  # share of the span that has to be known
+NEAREST = 8
+APART = 0.2  # correlation distance of ranks of one job, at most
+PRESENT = 0.75  # share of the span that has to be known
 
 
 def ranks(readings: Floats, unnamed: NDArray[np.bool_], model: NDArray[np.int64]) -> Ints:
@@ -33,9 +33,9 @@ def ranks(readings: Floats, unnamed: NDArray[np.bool_], model: NDArray[np.int64]
         return found
     shape, known = _shapes(readings[:, rows, :SPAN])
     labels = np.where(known, model[rows], -1).astype(np.int32)
-    peers = nearest_peers(shape, _NEAREST, labels, metric="correlation")
-    near = np.where(peers.distance <= _APART, peers.index, -1).astype(np.int32)
-    codes = _companies(near)
+    peers = nearest_peers(shape, NEAREST, labels, metric="correlation")
+    near = np.where(peers.distance <= APART, peers.index, -1).astype(np.int32)
+    codes = companies(near)
     found[rows] = codes
     return found
 
@@ -49,12 +49,12 @@ def _shapes(readings: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     spread = np.sqrt(np.square(apart).sum(axis=2, keepdims=True) / count)
     kinds, gpus, span = readings.shape
     shape = (apart / np.maximum(spread, 1e-6)).transpose(1, 0, 2).reshape(gpus, kinds * span)
-    known: NDArray[np.bool_] = (present.mean(axis=2) >= _PRESENT).all(axis=0)
+    known: NDArray[np.bool_] = (present.mean(axis=2) >= PRESENT).all(axis=0)
     return np.ascontiguousarray(shape, np.float32), known
 
 
 @njit(cache=True, nogil=True)
-def _companies(near: Ints) -> Ints:
+def companies(near: Ints) -> Ints:
     """Who hangs together by being each other's peer, near: [rows, k], -1 for none; -1 for who is by itself."""
     rows = len(near)
     leader = np.arange(rows)

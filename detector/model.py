@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 
-from detector.attention import attend
+from detector.attention import Near, attend, attend_near
 from detector.contexts import CONTEXTS
 from detector.features import CHANNELS
 from detector.topology import KINDS
@@ -150,23 +150,26 @@ class PeerReconstruction(nn.Module):
         self.together = Head(targets, hidden, HIDDEN + medians + EMBEDDING)
         self.alone = Head(targets, hidden, EMBEDDING)
 
-    def forward(self, batch: Batch) -> Rebuilt:
+    def forward(self, batch: Batch, near: Near | None = None) -> Rebuilt:
+        """near: the edges in another form, in place of the batch's."""
         embedding = self.embedding(batch.model) + self.circumstances(batch.context)
         own = batch.own.flatten(1)
         nearest = self._nearest(batch)
         # A kind of peers that a GPU lacks is filled in by the closest that it has.
         filled = torch.where(batch.known > 0, batch.medians, nearest.unsqueeze(1))
         medians = torch.cat([filled, batch.known], dim=1).flatten(1)
-        heard = self._listen(own, medians, embedding, batch.edges)
+        heard = self._listen(own, medians, embedding, near or batch.edges)
         mean, log_scale = self.together(own, torch.cat([heard, medians, embedding], dim=1))
         mean_alone, log_scale_alone = self.alone(own, embedding)
         typical = self.typical(batch.context)
         return Rebuilt(nearest + mean, log_scale, typical + mean_alone, log_scale_alone)
 
-    def _listen(self, own: Tensor, medians: Tensor, embedding: Tensor, edges: Mapping[str, Tensor]) -> Tensor:
+    def _listen(self, own: Tensor, medians: Tensor, embedding: Tensor, edges: Mapping[str, Tensor] | Near) -> Tensor:
         """What the peers have to say, [N, HIDDEN]. Whom a GPU listens to does not depend on its own readings."""
         peer = self.peer(torch.cat([own, embedding], dim=1))
         query = self.query(torch.cat([medians, embedding], dim=1))
+        if isinstance(edges, Near):
+            return attend_near(self.attention, peer, query, edges)
         counts = torch.tensor([edges[kind].shape[1] for kind in self.kinds])
         kinds = torch.repeat_interleave(torch.arange(len(counts)), counts)
         together = torch.cat([edges[kind] for kind in self.kinds], dim=1)

@@ -24,7 +24,7 @@ from detector.topology import MINIMUM, PRESENT, Groups, Topology, by_node
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
-_MISSED = np.float32(2.0)  # scrapes: who missed one has seen the same reading less often
+MISSED = np.float32(2.0)  # scrapes: who missed one has seen the same reading less often
 _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before anything is calibrated
 
 
@@ -252,7 +252,7 @@ def apart_from_fleet(unchanged: Floats) -> Floats:
     present = ~np.isnan(unchanged)
     middle = np.sort(unchanged, axis=1)  # NaN last
     place = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0) // 2
-    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1) - _MISSED, 0)
+    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1) - MISSED, 0)
     return longer
 
 

@@ -57,6 +57,7 @@ class Telemetry:
     timestamps: float64 [steps], Unix seconds.
     edges: the kinds of peers to compare with, of topology.KINDS; None for all.
     software: int32 [gpus, steps], an index into `releases`, or UNKNOWN; None where nobody tells.
+    stamps: int64 [steps], each step's own number, another one after a change to it; None where nobody counts.
     """
 
     signals: tuple[Signal, ...]
@@ -68,6 +69,7 @@ class Telemetry:
     edges: frozenset[str] | None = None
     software: NDArray[np.int32] | None = None
     releases: tuple[str, ...] = ()
+    stamps: NDArray[np.int64] | None = None
 
     @property
     def step(self) -> float:
@@ -96,6 +98,7 @@ class Telemetry:
             values=self.values[..., steps],
             job=self.job[:, steps],
             software=None if self.software is None else self.software[:, steps],
+            stamps=None if self.stamps is None else self.stamps[steps],
         )
 
 

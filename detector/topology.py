@@ -55,7 +55,7 @@ def build(
     present = ~np.isnan(activity) | ~np.isnan(effort) | (job != IDLE)
     state = states(job, activity)
     busy = (state != 0).astype(np.int64)
-    place = _places(tuple(gpus))
+    place = places(tuple(gpus))
     node, rack, model, everyone = place.node, place.rack, place.model, place.order
     load = _load_bins(effort, model)
     by_effort = everyone[np.argsort(np.nan_to_num(effort, nan=-1.0)[everyone], kind="stable")]
@@ -73,7 +73,7 @@ def build(
 
 def kinds(fleets: Iterable[Sequence[Gpu]]) -> tuple[str, ...]:
     """The kinds of peers that there can be in such fleets: `island` only where one is not just a node."""
-    islands = any((_places(tuple(fleet)).island >= 0).any() for fleet in fleets)
+    islands = any((places(tuple(fleet)).island >= 0).any() for fleet in fleets)
     return tuple(kind for kind in KINDS if islands or kind != "island")
 
 
@@ -121,20 +121,20 @@ def stack(topologies: Sequence[Topology], count: int) -> Topology:
 
 def companions(gpus: Sequence[Gpu], state: NDArray[np.int64], company: Ints) -> Groups:
     """Ranks of one job, and those who work in step where no job is named. All [gpus]; company: see lockstep.py."""
-    place = _places(tuple(gpus))
+    place = places(tuple(gpus))
     together = np.where(state == UNNAMED, company, -1).astype(np.int64)
     return _group([state, together, place.model], (state > 0) | (together >= 0), place.order)
 
 
 def models(gpus: Sequence[Gpu]) -> NDArray[np.int64]:
     """Equal codes for equal GPU models, [gpus]."""
-    return _places(tuple(gpus)).model
+    return places(tuple(gpus)).model
 
 
 @by_fleet
 def by_node(gpus: tuple[Gpu, ...]) -> Groups:
     """The GPUs of each node, whatever they do."""
-    place = _places(gpus)
+    place = places(gpus)
     return _group([place.node], np.ones(len(gpus), np.bool_), place.order)
 
 
@@ -160,7 +160,7 @@ def _group(keys: list[NDArray[np.int64]], eligible: NDArray[np.bool_], order: ND
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class Places:
     """Labels as codes, [gpus] each, and the GPUs by name: neighbours must not depend on who was seen first."""
 
     node: NDArray[np.int64]
@@ -171,11 +171,11 @@ class _Places:
 
 
 @by_fleet
-def _places(gpus: tuple[Gpu, ...]) -> _Places:
+def places(gpus: tuple[Gpu, ...]) -> Places:
     order = sorted(range(len(gpus)), key=lambda index: (gpus[index].node, gpus[index].gpu))
     names = ("node", "island", "rack", "model")
     node, island, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in names)
-    return _Places(node, _unlike(island, node), rack, model, np.array(order, dtype=np.int64))
+    return Places(node, _unlike(island, node), rack, model, np.array(order, dtype=np.int64))
 
 
 def _unlike(island: NDArray[np.int64], node: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -43,6 +43,8 @@ class Window:
         self._software = np.full((0, 2 * length), UNKNOWN, np.int32)
         self._releases: dict[str, int] = {}
         self._known: dict[str, Floats] = {}  # of signals that restart and, "", of software; see `anew.moved`
+        self._stamps = np.arange(2 * length)  # see Telemetry
+        self._stamp = 0
         self._heard = np.full((0, 0), -np.inf)  # Unix seconds of the newest reading, [signals, gpus]
         self._since = np.zeros(0)  # Unix seconds from which on each GPU's own past counts
         self._index()
@@ -56,12 +58,14 @@ class Window:
             self._values[..., : self.length] = self._values[..., kept].copy()
             self._job[:, : self.length] = self._job[:, kept].copy()
             self._software[:, : self.length] = self._software[:, kept].copy()
+            self._stamps[: self.length] = self._stamps[kept].copy()
             self._end = self.length
             if len(self._jobs) > _JOBS_KEPT:
                 self._drop_ended_jobs()
         self._values[..., self._end : self._end + moved] = np.nan
         self._job[:, self._end : self._end + moved] = IDLE
         self._software[:, self._end : self._end + moved] = UNKNOWN
+        self._touch(slice(self._end, self._end + moved))
         self._end += moved
         if self.newest is None or timestamp > self.newest:
             self.newest = timestamp
@@ -104,7 +108,9 @@ class Window:
         steps, kept = self._columns(timestamps)
         place = self._place[signal]
         steps = np.where(kept, steps, -1)
-        _put(rows, steps, timestamps, values, self._since, self._values[place], self._heard[place])
+        self._stamp += 1
+        planes = self._values[place], self._heard[place], self._stamps
+        _put(rows, steps, timestamps, values, self._since, *planes, self._stamp * 2 * self.length)
 
     def number(self, jobs: Iterable[Job]) -> Rows:
         """The numbers of jobs; valid until the next `advance`."""
@@ -115,22 +121,26 @@ class Window:
         steps, kept = self._columns(timestamps)
         kept &= rows >= 0
         self._job[rows[kept], steps[kept]] = jobs[kept]
+        self._touch(steps[kept])
 
     def hold_jobs(self, steps: int) -> None:
         """Take the jobs to go on as they were, for the newest steps."""
         if 0 < steps < self.length:
             self._job[:, self._end - steps : self._end] = self._job[:, self._end - steps - 1, None]
+            self._touch(slice(self._end - steps, self._end))
 
     def clear(self) -> None:
         """Forget everything that was reported, not by whom: the clock was set back."""
         self.newest = None
         self._values[:], self._job[:], self._heard[:] = np.nan, IDLE, -np.inf
         self._software[:], self._since[:], self._known = UNKNOWN, -np.inf, {}
+        self._touch(slice(None))
 
     def forget(self, keys: set[Key]) -> None:
         """Drop GPUs that are no longer part of the fleet."""
         kept = [row for row, key in enumerate(self._gpus) if key not in keys]
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if key not in keys}
+        self._touch(slice(None))
         self._values, self._job, self._heard = self._values[:, kept], self._job[kept], self._heard[:, kept]
         self._software, self._since = self._software[kept], self._since[kept]
         self._known = {
@@ -169,6 +179,8 @@ class Window:
             self._values[:, row, :first] = np.nan
             # What is read once more is not to bring back what was dropped.
             self._since[row] = (self.newest or 0.0) - (self._end - first - 0.5) * self.step
+        if len(rows):
+            self._touch(slice(None))
         self._label(np.flatnonzero((software[0] != before) & ~np.isnan(software[0])))
         return rows
 
@@ -199,6 +211,7 @@ class Window:
             tuple(name for name, _ in self._jobs),
             software=self._software[:, kept],
             releases=tuple(self._releases),
+            stamps=self._stamps[kept],
         )
 
     @property
@@ -237,6 +250,11 @@ class Window:
             return 0.0
         return float((self._heard > self.newest - self.step / 2).sum() / known.sum())
 
+    def _touch(self, columns: slice | NDArray[np.int64]) -> None:
+        """Let it be known that something in these columns has changed."""
+        self._stamp += 1
+        self._stamps[columns] = self._stamp * 2 * self.length + np.arange(2 * self.length)[columns]
+
     def _oldest(self) -> float:
         return np.inf if self.newest is None else self.newest - (self.length - 0.5) * self.step
 
@@ -256,6 +274,7 @@ class Window:
         self._jobs = {jobs[index]: place for place, index in enumerate(live[live != IDLE])}
         # np.unique sorts, so IDLE, the smallest, moves every other index up by one.
         self._job = (places - int(IDLE in live)).astype(np.int32)
+        self._touch(slice(None))
 
 
 @njit(cache=True, nogil=True)
@@ -267,6 +286,8 @@ def _put(
     since: Times,
     plane: NDArray[np.float32],
     heard: Times,
+    stamps: NDArray[np.int64],
+    stamp: int,
 ) -> None:
     """Write samples into one signal's plane, see `Window.write`; a row or step of -1 has no place."""
     for sample in range(rows.size):
@@ -279,3 +300,4 @@ def _put(
             if timestamps[sample] >= since[row] and not value <= plane[row, step]:
                 plane[row, step] = value
             heard[row] = max(heard[row], timestamps[sample])
+            stamps[step] = stamp + step

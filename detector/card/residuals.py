@@ -1,0 +1,149 @@
+"""A network's answers → residuals: residuals.raw and in_units on the device. Everything is [rows, steps, gpus]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detector.card.groups import Groups, medians
+from detector.card.peers import Topology
+from detector.card.standing import Standing
+from detector.contexts import AFTERMATH, LAG
+from detector.residuals import MISSED
+from detector.signals import Signal
+from detector.topology import MINIMUM, PRESENT
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Which signals are what, bool [signals, 1, 1]."""
+
+    job: Tensor
+    heat: Tensor
+    grows: Tensor
+    steady: Tensor
+    either: Tensor
+
+    @classmethod
+    def of(cls, signals: Sequence[Signal], device: torch.device) -> Kinds:
+        def told(which: list[bool]) -> Tensor:
+            return torch.tensor(which, device=device)[:, None, None]
+
+        return cls(
+            told([signal.follows == "job" for signal in signals]),
+            told([signal.follows == "effort" for signal in signals]),
+            told([signal.direction == "high" for signal in signals]),
+            told([signal.kind == "counter" for signal in signals]),
+            told([signal.direction == "both" for signal in signals]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """The context of every GPU and step, and since when its work is the same, [steps, gpus]; see contexts.py."""
+
+    context: Tensor
+    since: Tensor
+
+    @property
+    def lately(self) -> Tensor:
+        return self.since < AFTERMATH
+
+    @property
+    def lagging(self) -> Tensor:
+        return self.since < LAG
+
+    @property
+    def idle(self) -> Tensor:
+        return self.context == 0
+
+    @property
+    def accompanied(self) -> Tensor:
+        return self.context == 2
+
+    @property
+    def alone(self) -> Tensor:
+        return self.context // 2 == 2
+
+    @property
+    def settling(self) -> Tensor:
+        return self.context % 2 == 1
+
+
+def judgeable(residuals: Tensor, trend: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+    """See residuals.judgeable. trend: over the floor, of all signals."""
+    told = torch.where(kinds.grows, trend, _NAN)
+    judged = torch.where(kinds.job & now.alone, told, residuals)
+    return torch.where(now.settling & ~kinds.steady, _NAN, judged)
+
+
+def common_to_job(residuals: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+    """See residuals.common_to_job."""
+    untold = kinds.job | (now.lately & ~kinds.steady) | (now.idle & ~kinds.steady & ~kinds.heat)
+    return torch.where(untold, _NAN, residuals)
+
+
+def against_likes(scaled: Tensor, standing: Standing, topology: Topology, now: Circumstances) -> Tensor:
+    """See residuals.against_likes."""
+    unsettled = now.alone | now.settling
+    ranks, likes = (
+        _apart(torch.where(alike, scaled, _NAN), topology[kind])
+        for kind, alike in (("job", ~unsettled), ("load", now.idle))
+    )
+    apart = torch.where(now.idle, likes, ranks) / standing.floor
+    usual = (scaled - standing.idle) / standing.floor
+    nearer = torch.where(apart.isnan() | (usual.abs() < apart.abs()), usual, apart)
+    return torch.where(now.idle, nearer, apart)
+
+
+def _apart(values: Tensor, groups: Groups) -> Tensor:
+    return values - medians(values.flatten(1), groups, PRESENT).view_as(values)
+
+
+def against_job(residuals: Tensor, topology: Topology) -> Tensor:
+    """See residuals.against_job."""
+    return beyond(residuals, medians(residuals.flatten(1), topology["job"], PRESENT).view_as(residuals))
+
+
+def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:
+    """See residuals.within."""
+    agreed = torch.where(own.sign() == plain.sign(), own.sign() * torch.minimum(own.abs(), plain.abs()), 0.0)
+    unaided = torch.where(now.accompanied, _NAN, own)
+    bounded = torch.where(own.isnan(), own, torch.where(plain.isnan(), unaided, agreed))
+    return torch.where(now.idle, _NAN, bounded)
+
+
+def apart_from_node(residuals: Tensor, kinds: Kinds, now: Circumstances, nodes: Groups) -> tuple[Tensor, Tensor]:
+    """See residuals.apart_from_node. residuals: of each signal twice."""
+    telling = (~now.alone | ~kinds.either).repeat(2, 1, 1)
+    values = torch.where(telling, residuals, _NAN)
+    common = medians(values.flatten(1), nodes, MINIMUM).view_as(residuals)
+    return beyond(residuals, common), common
+
+
+def beyond(residuals: Tensor, common: Tensor) -> Tensor:
+    """See residuals.beyond."""
+    others = common.nan_to_num(nan=0.0)
+    shared = torch.where(others * residuals > 0, others.abs(), 0.0)
+    return residuals.sign() * (residuals.abs() - shared).clamp(min=0.0)
+
+
+def less(residuals: Tensor, usual: Sequence[Tensor], now: Circumstances) -> Tensor:
+    """The first rows less what is usual for each GPU; see residuals.Residuals.less."""
+    resting, working = usual
+    rows = len(resting)
+    mine = torch.where(now.idle, resting, working)
+    return torch.cat([residuals[:rows] - mine, residuals[rows:]])
+
+
+def in_units(residuals: Tensor, scale: Tensor, context: Tensor, signals: int) -> Tensor:
+    """See residuals.in_units. scale: [rows, CONTEXTS], see contexts.ContextScale."""
+    scaled = residuals / scale[:, context]
+    runs = scaled[-signals:]
+    middle = runs.nanmedian(2, keepdim=True).values  # the lower one of an even number, as there
+    return torch.cat([scaled[:-signals], (runs - middle - float(MISSED)).clamp(min=0.0)])

@@ -210,7 +210,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     plain = against_likes(prepared, scaling, floor)
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], prepared.context)
-    lagging = heat[:, None, None] & (prepared.since < LAG)
+    lags = np.array([signal.lags for signal in signals])
+    lagging = lags[:, None, None] & (prepared.since < LAG)
     own[lagging] = plain[lagging] = np.nan
     # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]

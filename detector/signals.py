@@ -54,6 +54,7 @@ class _Entry(BaseModel):
     scored: bool = True
     follows: Follows = None
     held: float | None = None
+    lags: bool = False
     cause: _Cause = _Cause()
     alarms: tuple[Alarm, ...] = ()
 
@@ -104,6 +105,7 @@ class Signal:
     together: Direction | None = None
     held: float | None = None  # work holds at least so much of it
     lasting: bool = False  # only what lasts says something
+    lags: bool = False  # is on its way for a while after work begins or ends
     restarts: bool = False  # set to another level, what was before says nothing of what is usual
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
@@ -206,5 +208,6 @@ def _signal(entry: _Entry, file: _File) -> Signal | None:
         file.ranks.get(entry.cause.low or "", 0),
         entry.together,
         entry.held,
+        lags=entry.lags,
         restarts=entry.name in file.restart,
     )

@@ -104,7 +104,7 @@ class CardJudge:
             plain = residuals.against_likes(actual, standing, told, now)
             own = residuals.against_job(residuals.judgeable(together, trend, kinds, now), told)
             own = torch.where(kinds.heat, own, residuals.within(own, plain, now))
-            lagging = kinds.heat & now.lagging
+            lagging = kinds.lags & now.lagging
             own, plain = own.masked_fill(lagging, _NAN), plain.masked_fill(lagging, _NAN)
             apart, common = residuals.apart_from_node(torch.cat([own, plain]), kinds, now, by_node)
             shared = residuals.common_to_job(single, kinds, now)

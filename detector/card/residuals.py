@@ -25,6 +25,7 @@ class Kinds:
 
     job: Tensor
     heat: Tensor
+    lags: Tensor
     grows: Tensor
     steady: Tensor
     either: Tensor
@@ -37,6 +38,7 @@ class Kinds:
         return cls(
             told([signal.follows == "job" for signal in signals]),
             told([signal.follows == "effort" for signal in signals]),
+            told([signal.lags for signal in signals]),
             told([signal.direction == "high" for signal in signals]),
             told([signal.kind == "counter" for signal in signals]),
             told([signal.direction == "both" for signal in signals]),

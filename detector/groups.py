@@ -159,16 +159,17 @@ def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Tel
     going = found.ratios > _GOING
     if not going.any():
         return ratios
+    faded = np.where(going, np.clip((1 - found.ratios) / (1 - _GOING), 0.0, 1.0), 1.0).astype(np.float32)
+    masks = [{signal.mask, *signal.hides} - {None} for signal in judged]
+    spared = np.ones_like(faded)
+    for row in np.flatnonzero(going.any(axis=1)).tolist():
+        follows = [place == row or signal.mask in masks[row] for place, signal in enumerate(judged)]
+        spared[follows] = np.minimum(spared[follows], faded[row])
+    spared = np.pad(spared, ((0, 0), (0, 1)), constant_values=1.0)  # for who is in no group
     left = np.ones_like(ratios)
-    for column in np.flatnonzero(going.any(axis=0)).tolist():
-        if found.keys[column][0] == "job":
-            continue
-        here = members(found.keys[column], telemetry)
-        for row in np.flatnonzero(going[:, column]).tolist():
-            masks = {judged[row].mask, *judged[row].hides} - {None}
-            follows = np.array([place == row or signal.mask in masks for place, signal in enumerate(judged)])
-            faded = max(0.0, (1 - float(found.ratios[row, column])) / (1 - _GOING))
-            left[np.ix_(follows, here)] = np.minimum(left[np.ix_(follows, here)], faded)
+    for kind, names, of in _places(telemetry.gpus):
+        columns = {name: column for column, (its, name) in enumerate(found.keys) if its == kind}
+        left = np.minimum(left, spared[:, np.array([columns.get(name, -1) for name in names])[of]])
     left[ratios <= 0] = 1.0
     rest: Floats = ratios * left
     return rest

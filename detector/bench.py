@@ -32,7 +32,7 @@ from detector.threads import limit
 from detector.training import Settings
 
 STAGES = ("query", "parse", "ingest", "features", "graph", "model", "score", "publish")
-_TRAINED_ON = (64, 400)  # GPUs and steps: how well the model does is of no matter here, its size is the real one
+_TRAINED_ON = (128, 400)  # GPUs, half of them idle as in the fleet, and steps: the size of the model is the real one
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ PER_NODE = 8
 LOOKBACK_STEPS = 4  # for so long a sample stands
 _NODES_PER_RACK = 4
 _NODES_PER_JOB = 8  # every other job of that size is idle
-_PHASES = 3  # different pages a node has, one after the other
+_PHASES = 24  # different pages a node has, one after the other: with a few, their mean would be a lasting deviation
 _READY_SECONDS = 120.0
 # How a busy H100 reads, what being idle takes off, and the noise of a reading; as prometheus/rules records them.
 _READINGS = {

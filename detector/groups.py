@@ -101,7 +101,7 @@ def _causes(keys: Sequence[tuple[str, str]], residuals: Residuals, judge: Judge,
     if not keys:
         return []
     of = [np.flatnonzero(members(key, telemetry)) for key in keys]
-    shared = np.ascontiguousarray(residuals.shared[:, np.concatenate(of)])
+    shared = np.take(residuals.shared, np.concatenate(of), axis=1)
     ends = np.cumsum([0, *map(len, of)])
     medians = peer_deviation(shared, np.arange(ends[-1], dtype=np.int32), ends, floor=1.0, minimum=LEAST).median
     return verdicts.causes_of(medians.astype(np.float32), signals(judge.signals), judge.shared)

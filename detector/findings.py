@@ -68,7 +68,7 @@ def find(
     since a GPU last reported, watched: whether its node's exporter answers; [gpus] each. errors: what the rules say of
     the newest step; their causes come before any other.
     """
-    score = worst(ratios)
+    score = verdicts.worst(ratios)
     leading, shares = _contributions(ratios)
     silent = silence >= MISSING_STEPS
     score[silent] = np.nan
@@ -84,13 +84,6 @@ def find(
         leading[row], shares[row] = [len(signals) + 1 + told, *[-1] * (TOP - 1)], [1.0, *[0.0] * (TOP - 1)]
     names = (*(signal.name for signal in signals), MISSING, *(name for _, name in errors.causes))
     return Findings(gpus, names, score, leading, shares, causes)
-
-
-def worst(ratios: Floats) -> Floats:
-    """The score: the largest ratio, not below 0; NaN where nothing was judged. [signals, gpus] → [gpus]."""
-    largest = ratios.max(axis=0, initial=-np.inf)
-    score: Floats = np.where(largest == -np.inf, np.nan, np.maximum(largest, 0.0)).astype(np.float32)
-    return score
 
 
 def _contributions(ratios: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -131,9 +131,7 @@ class Fleet:
             silence = self._window.silence()
             watched = answering & rules.missing(silence, telemetry.gpus) & self._window.heard_without(intake.unread)
             errors = rules.errors(telemetry.newest(rules.MEMORY), rules.MEMORY - 1)
-            together = groups.settle(judge, residuals, telemetry)
-            ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
-            ratios = groups.apart(ratios, together, judge.signals, telemetry)
+            together, ratios = groups.weigh(judge, residuals, telemetry)
             found = findings.find(
                 telemetry.gpus, residuals.own, ratios, judge.signals, judge.own, silence, watched, errors
             )
@@ -141,7 +139,7 @@ class Fleet:
             down = groups.silent(silence, scraped & ~answering, telemetry.gpus, self._window.step)
             missing = sum(cause == MISSING for cause in found.causes.values())
         if intake.steps and judge is self._model:
-            self._count(judge, residuals, findings.worst(ratios), telemetry, intake.steps)
+            self._count(judge, residuals, verdicts.worst(ratios), telemetry, intake.steps)
         served = self._card if self._card and judge is self._model else None
         return Snapshot(
             at=float(telemetry.timestamps[-1]),
@@ -172,10 +170,8 @@ class Fleet:
             with stage("shadow"):
                 other, chair = self._second
                 theirs = chair.judge(other, telemetry, steps)
-                together = groups.settle(other, theirs, telemetry)
-                ratios = verdicts.ratios(theirs.own, other.signals, other.own)
-                ratios = groups.apart(ratios, together, other.signals, telemetry)
-                self.trial.own.add(telemetry.gpus, findings.worst(ratios), at)
+                ratios = groups.weigh(other, theirs, telemetry)[1]
+                self.trial.own.add(telemetry.gpus, verdicts.worst(ratios), at)
             self.trial.office.add(telemetry.gpus, score, at)
 
     def _forget(self, intake: Intake) -> None:

@@ -53,6 +53,20 @@ class Found:
         return dict(zip(self.keys, np.maximum(self.ratios.max(axis=0, initial=0.0), 0.0).tolist(), strict=True))
 
 
+def weigh(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> tuple[Found, Floats]:
+    """What groups go off by at the newest step, and what single GPUs do besides: ratios, [signals, gpus].
+
+    Drops from the residuals what says nothing.
+    """
+    found = settle(judge, residuals, telemetry)
+    ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
+    outdone = _outdone(verdicts.worst(ratios), telemetry)
+    if outdone.any():
+        residuals.forget(outdone, judge.signals)
+        ratios[:, outdone] = verdicts.ratios(residuals.own[:, outdone], judge.signals, judge.own)
+    return found, apart(ratios, found, judge.signals, telemetry)
+
+
 def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
     """Judge the groups at the newest step, and drop from the residuals what says nothing because of them."""
     found = _found(judge, residuals, telemetry)
@@ -143,11 +157,33 @@ def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
     off = np.array([scores.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
     if not off.any():
         return off
-    now = telemetry.job[:, -1]
-    ranks = np.unique(np.stack([now, topology.models(telemetry.gpus)]), axis=1, return_inverse=True)[1].ravel()
+    ranks = _ranks(telemetry)
     others, others_off = np.bincount(ranks)[ranks] - 1, np.bincount(ranks, off)[ranks]
-    beside: NDArray[np.bool_] = (now != IDLE) & ~off & (3 * others_off >= np.maximum(others, 1))
+    beside: NDArray[np.bool_] = (telemetry.job[:, -1] != IDLE) & ~off & (3 * others_off >= np.maximum(others, 1))
     return beside
+
+
+def _outdone(scores: Floats, telemetry: Telemetry) -> NDArray[np.bool_]:
+    """Of ranks that alarm, those of whose peers at least half alarm louder: it is these that are off. [gpus].
+
+    Where two of four are braked, the middle lies between the two halves, and the healthy ones are as far from it.
+    """
+    alarming: NDArray[np.bool_] = (scores >= 1) & (telemetry.job[:, -1] != IDLE)
+    outdone = np.zeros_like(alarming)
+    ranks = _ranks(telemetry)
+    sizes, loud = np.bincount(ranks), np.bincount(ranks, alarming)
+    for each in np.flatnonzero((loud > 1) & (2 * (loud - 1) >= sizes - 1)).tolist():
+        mine = np.flatnonzero((ranks == each) & alarming)
+        louder = (scores[mine, None] < scores[mine]).sum(axis=1)
+        outdone[mine] = 2 * louder >= sizes[each] - 1
+    return outdone
+
+
+def _ranks(telemetry: Telemetry) -> NDArray[np.int64]:
+    """Equal numbers for GPUs of one model that work for one job now, [gpus]."""
+    kinds = np.stack([telemetry.job[:, -1], topology.models(telemetry.gpus)])
+    ranks: NDArray[np.int64] = np.unique(kinds, axis=1, return_inverse=True)[1].ravel()
+    return ranks
 
 
 def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Telemetry) -> Floats:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from detector import anew, findings, groups, rules, verdicts
+from detector import anew, findings, groups, rules
 from detector.calibration import HISTORY
 from detector.contexts import SETTLING
 from detector.features import WINDOW
@@ -80,10 +80,8 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
             errors = rules.errors(recent, len(recent.timestamps) - 1)
             newest = Residuals(made.own[..., now], made.shared[..., now])
             current = _until(seen, step, step)
-            together = groups.settle(judge, newest, current)
+            together, ratios = groups.weigh(judge, newest, current)
             down = groups.silent(silence[:, step], ~answering, seen.gpus, length)
-            ratios = verdicts.ratios(newest.own, judge.signals, judge.own)
-            ratios = groups.apart(ratios, together, judge.signals, current)
             found = findings.find(
                 seen.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )

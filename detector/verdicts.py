@@ -49,6 +49,13 @@ def causes_of(residuals: Floats, signals: Sequence[Signal], thresholds: Threshol
     return [names[place] for place in np.take_along_axis(name, told.argmax(axis=0)[None], axis=0)[0].tolist()]
 
 
+def worst(ratios: Floats) -> Floats:
+    """The score: the largest ratio, not below 0; NaN where nothing was judged. [signals, gpus] → [gpus]."""
+    largest = ratios.max(axis=0, initial=-np.inf)
+    score: Floats = np.where(largest == -np.inf, np.nan, np.maximum(largest, 0.0)).astype(np.float32)
+    return score
+
+
 def ratios(residuals: Floats, signals: Sequence[Signal], thresholds: Thresholds) -> Floats:
     """The newest step's evidence over its threshold, at the worse horizon; -infinity where absent. [signals, gpus]."""
     return all_ratios(residuals, signals, thresholds, newest=1)[..., -1]

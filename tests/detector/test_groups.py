@@ -175,3 +175,23 @@ def test_a_group_that_is_off_tells_why() -> None:
     assert groups.settle(judge, Residuals(np.zeros_like(shared), shared), fleet).causes == {
         ("node", "node-01"): "power_loss"
     }
+
+
+def test_of_two_halves_of_a_job_that_differ_the_louder_is_off() -> None:
+    fleet = telemetry(steps=2)
+    fleet.job[:] = IDLE
+    fleet.job[:4] = 0
+    judge = PeerJudge((CLOCK, POWER), ("utilization_ratio", "power_watts"))
+
+    def scores(*of_ranks: float) -> list[float]:
+        own = np.zeros((2, len(fleet.gpus), HISTORY), np.float32)
+        at_threshold = judge.own.values[1, 1]
+        own[1, :4] = np.array(of_ranks)[:, None] * at_threshold
+        own[1, 4] = 1.5 * at_threshold  # no rank of theirs
+        ratios = groups.weigh(judge, Residuals(own, np.zeros_like(own)), fleet)[1].max(axis=0)
+        assert ratios[4] == pytest.approx(1.5)
+        return [float(ratio) for ratio in ratios[:4]]
+
+    assert scores(2.0, 1.9, 1.5, 0.5) == pytest.approx([2.0, 1.9, -np.inf, 0.5])  # half of its peers and more
+    assert scores(2.0, 1.5, 0.5, 0.5) == pytest.approx([2.0, 1.5, 0.5, 0.5])  # one of three
+    assert scores(2.0, 2.0, 2.0, 0.5) == pytest.approx([2.0, 2.0, 2.0, 0.5])  # none is louder

@@ -130,3 +130,8 @@ def test_a_budget_of_more_than_one_alarm_a_block_is_the_loosest_there_is() -> No
     loose, looser = (calibrate(maxima, [BOTH], each) for each in (1.0, 3.1))
     np.testing.assert_array_equal(loose.values, looser.values)
     assert (looser.values <= calibrate(maxima, [BOTH], 0.01).values).all()
+
+
+def test_what_no_history_has_is_not_judged() -> None:
+    nobody = block_maxima(evidence(np.zeros((1, 0, 4 * BLOCK), np.float32), [BOTH]))
+    assert np.isnan(calibrate(nobody, [BOTH], 1e-4).values[:, 0]).all()

@@ -251,9 +251,9 @@ def block_maxima(found: Floats) -> Floats:
 def _tail_quantiles(maxima: Floats, chance: float, heaviest: float, censored: float = 0.0) -> NDArray[np.float64]:
     """The value that a block's maximum exceeds with that chance, for each row of [rows, blocks]; 0 where none is known.
 
-    Without any block NaN: what never was, like a group in a fleet without groups, is not judged. Peaks over the 90 % quantile are fitted with a generalised Pareto distribution. The share of all blocks that is
-    censored counts only as "at least so large". The fewer the peaks, the less is known of the tail: its upper
-    confidence bound counts.
+    Without any block NaN: what never was, like a group in a fleet without groups, is not judged. Peaks over the 90 %
+    quantile are fitted with a generalised Pareto distribution. The share of all blocks that is censored counts only as
+    "at least so large". The fewer the peaks, the less is known of the tail: its upper confidence bound counts.
     """
     if not maxima.shape[1]:
         return np.full(len(maxima), np.nan)

@@ -56,7 +56,7 @@ class Found:
 def weigh(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> tuple[Found, Floats]:
     """What groups go off by at the newest step, and what single GPUs do besides: ratios, [signals, gpus].
 
-    Drops from the residuals what says nothing.
+    Drops from the residuals, for the steps to come as well, what says nothing because of others that are off.
     """
     found = settle(judge, residuals, telemetry)
     ratios = verdicts.ratios(residuals.own, judge.signals, judge.own)
@@ -170,6 +170,8 @@ def _outdone(scores: Floats, telemetry: Telemetry) -> NDArray[np.bool_]:
     """
     alarming: NDArray[np.bool_] = (scores >= 1) & (telemetry.job[:, -1] != IDLE)
     outdone = np.zeros_like(alarming)
+    if alarming.sum() < 2:
+        return outdone
     ranks = _ranks(telemetry)
     sizes, loud = np.bincount(ranks), np.bincount(ranks, alarming)
     for each in np.flatnonzero((loud > 1) & (2 * (loud - 1) >= sizes - 1)).tolist():
@@ -181,8 +183,8 @@ def _outdone(scores: Floats, telemetry: Telemetry) -> NDArray[np.bool_]:
 
 def _ranks(telemetry: Telemetry) -> NDArray[np.int64]:
     """Equal numbers for GPUs of one model that work for one job now, [gpus]."""
-    kinds = np.stack([telemetry.job[:, -1], topology.models(telemetry.gpus)])
-    ranks: NDArray[np.int64] = np.unique(kinds, axis=1, return_inverse=True)[1].ravel()
+    models = topology.models(telemetry.gpus)
+    ranks: NDArray[np.int64] = (telemetry.job[:, -1] + 1).astype(np.int64) * (models.max(initial=0) + 1) + models
     return ranks
 
 

@@ -59,7 +59,19 @@ _signals = click.option(
 _no_edges = click.option(
     "--no-edges", multiple=True, type=click.Choice(KINDS), help="Peers not to compare with; the same for all commands."
 )
-_step = click.option("--step", default=5.0, type=click.FloatRange(1, 3600), help="Seconds from one sample to the next.")
+
+
+class _Finite(click.FloatRange):
+    """NaN is in every range and infinity in an open one; neither is a time or a rate."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
+_step = click.option("--step", default=5.0, type=_Finite(1, 3600), help="Seconds from one sample to the next.")
 _credentials = click.option(
     "--prometheus-credentials-file",
     "credentials_file",
@@ -67,9 +79,9 @@ _credentials = click.option(
     type=_FILE,
     help=f"user:password or a bearer token for it; ${promql.CREDENTIALS} may hold the same.",
 )
-_HOURS = click.FloatRange(0, 24 * 365)
+_HOURS = _Finite(0, 24 * 365)
 _MODEL = click.Path(exists=True, file_okay=False, path_type=Path)
-_BUDGET = click.FloatRange(BUDGETS[0], BUDGETS[-1])
+_BUDGET = _Finite(BUDGETS[0], BUDGETS[-1])
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str) -> Shard:
@@ -97,7 +109,7 @@ def cli() -> None:
 @_no_edges
 @_device
 @click.option("--pushed", is_flag=True, help="Prometheus pushes its series to /api/v1/write; the rest is asked for.")
-@click.option("--lookback", default=LOOKBACK, type=click.FloatRange(1), help="Prometheus' --query.lookback-delta, s.")
+@click.option("--lookback", default=LOOKBACK, type=_Finite(1), help="Prometheus' --query.lookback-delta, s.")
 @click.option("--recalibrate-hours", default=24.0, type=_HOURS, help="Thresholds are refitted so often; 0: never.")
 @click.option(
     "--retrain-hours",
@@ -296,13 +308,13 @@ def score_command(
 @click.option("--ablations/--no-ablations", default=False, help="Our method without one of its parts at a time.")
 @click.option("--stress/--no-stress", default=False, help="Our method while telemetry goes missing.")
 @click.option("--contamination/--no-contamination", default=False, help="Trained on 0, 5, 10 % of faults (synthetic).")
-@click.option("--quiet-gpu-hours", default=0.0, type=click.FloatRange(0), help="Of fault-free fleets (synthetic).")
+@click.option("--quiet-gpu-hours", default=0.0, type=_Finite(0), help="Of fault-free fleets (synthetic).")
 @click.option("--nodes", default=12, type=click.IntRange(1), help="Nodes of 8 GPUs of a synthetic fleet.")
-@click.option("--history-hours", default=24.0, type=click.FloatRange(1), help="A synthetic fleet's, to train on.")
-@click.option("--hours", default=10.0, type=click.FloatRange(1), help="That a synthetic fleet is scored for.")
-@click.option("--step", default=15.0, type=click.FloatRange(1, 300), help="Seconds from one sample to the next.")
+@click.option("--history-hours", default=24.0, type=_Finite(1), help="A synthetic fleet's, to train on.")
+@click.option("--hours", default=10.0, type=_Finite(1), help="That a synthetic fleet is scored for.")
+@click.option("--step", default=15.0, type=_Finite(1, 300), help="Seconds from one sample to the next.")
 @click.option("--faults", default=36, type=click.IntRange(0), help="While a synthetic fleet is scored.")
-@click.option("--budget", default=0.1, type=click.FloatRange(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
+@click.option("--budget", default=0.1, type=_Finite(1e-6, 1000), help="False alarms per 1,000 GPU-hours.")
 @click.option("--iterations", default=1000, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--threads", default=max(1, (os.cpu_count() or 1) // 2), type=click.IntRange(1), help="CPU threads.")
 @click.option("--datasets", "source", type=_FOLDER, envvar="STETHOS_DATA", help="Folder that holds asd/, smd19/.")

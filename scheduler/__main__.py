@@ -1,10 +1,22 @@
 """python -m scheduler serve | agent | simulate | token"""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from . import log
+
+
+class _Finite(click.FloatRange):
+    """NaN is in every range and infinity in an open one; neither is a time or a share."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 @click.group(context_settings={"show_default": True})
@@ -35,15 +47,13 @@ DATABASE = click.option(
 @click.option("--prometheus", metavar="URL", help="Where the anomaly scores are read; without it there are none.")
 @click.option("--synthetic", metavar="URL", help="A synthetic fleet's control API: faults and nodes on request.")
 @DATABASE
-@click.option("--workload", type=click.FloatRange(0, 50), help="Jobs per minute that the generator submits.")
-@click.option("--block-score", type=click.FloatRange(min=0), default=1.0, help="No new work from this score on.")
-@click.option("--clear-score", type=click.FloatRange(min=0), default=0.7, help="Work again under this score ...")
-@click.option("--clear-seconds", type=click.FloatRange(min=0), default=20.0, help="... held for so long.")
+@click.option("--workload", type=_Finite(0, 50), help="Jobs per minute that the generator submits.")
+@click.option("--block-score", type=_Finite(min=0), default=1.0, help="No new work from this score on.")
+@click.option("--clear-score", type=_Finite(min=0), default=0.7, help="Work again under this score ...")
+@click.option("--clear-seconds", type=_Finite(min=0), default=20.0, help="... held for so long.")
+@click.option("--alert-ttl", type=_Finite(min=1), default=900.0, help="Seconds after which an alert holds nothing.")
 @click.option(
-    "--alert-ttl", type=click.FloatRange(min=1), default=900.0, help="Seconds after which an alert holds nothing."
-)
-@click.option(
-    "--node-timeout", type=click.FloatRange(min=3), default=10.0, help="Seconds of silence after which a node is lost."
+    "--node-timeout", type=_Finite(min=3), default=10.0, help="Seconds of silence after which a node is lost."
 )
 @click.option("--queue-limit", type=click.IntRange(min=1), default=1_000_000, help="Jobs that may wait at most.")
 @click.option(
@@ -52,20 +62,18 @@ DATABASE = click.option(
 @click.option("--keep-jobs", type=click.IntRange(min=1), default=1_000_000, help="Ended jobs kept at most.")
 @click.option(
     "--keep-days",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Finite(min=0, min_open=True),
     default=30.0,
     help="After so many, events, ended jobs and alerts are forgotten.",
 )
 @click.option(
     "--canary-seconds",
-    type=click.FloatRange(min=0),
+    type=_Finite(min=0),
     default=45.0,
     help="How long a GPU that was held has to work before it is trusted again; 0 trusts it at once.",
 )
-@click.option(
-    "--hold-share", type=click.FloatRange(0, 1), default=0.25, help="Share of all GPUs that automation may hold ..."
-)
-@click.option("--hold-rack-share", type=click.FloatRange(0, 1), default=0.5, help="... and of the GPUs of a rack ...")
+@click.option("--hold-share", type=_Finite(0, 1), default=0.25, help="Share of all GPUs that automation may hold ...")
+@click.option("--hold-rack-share", type=_Finite(0, 1), default=0.5, help="... and of the GPUs of a rack ...")
 @click.option("--hold-floor", type=click.IntRange(0), default=8, help="... but always so many GPUs.")
 @click.option("--dry-run", is_flag=True, help="Decide and tell what would be held, and hold nothing.")
 def serve(**options: object) -> None:
@@ -89,8 +97,8 @@ def serve(**options: object) -> None:
     help="Run jobs of type command: who may submit jobs then runs programs as this user.",
 )
 @click.option("--cool", is_flag=True, help="Lower the power limit of a GPU that is too hot (real ones: as root).")
-@click.option("--cool-above", type=click.FloatRange(40, 120), default=85.0, help="From this heat on (°C) ...")
-@click.option("--cool-until", type=click.FloatRange(20, 120), default=80.0, help="... until it is down to this.")
+@click.option("--cool-above", type=_Finite(40, 120), default=85.0, help="From this heat on (°C) ...")
+@click.option("--cool-until", type=_Finite(20, 120), default=80.0, help="... until it is down to this.")
 def agent(**options: object) -> None:
     """Run jobs on this machine, or on a synthetic fleet."""
     from .agent.run import run
@@ -118,10 +126,10 @@ def agent(**options: object) -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A fault trace (InfiniteHBD's fault_trace.json): also say what health saves.",
 )
-@click.option("--days", type=click.FloatRange(1, 348), default=348.0, help="How much of the fault trace to replay.")
-@click.option("--recall", type=click.FloatRange(0, 1), default=0.5, help="Share of the faults that are announced ...")
-@click.option("--lead-hours", type=click.FloatRange(0, 1000), default=24.0, help="... so long before.")
-@click.option("--false-alarms", type=click.FloatRange(0, 100), default=0.1, help="In 1,000 GPU-hours.")
+@click.option("--days", type=_Finite(1, 348), default=348.0, help="How much of the fault trace to replay.")
+@click.option("--recall", type=_Finite(0, 1), default=0.5, help="Share of the faults that are announced ...")
+@click.option("--lead-hours", type=_Finite(0, 1000), default=24.0, help="... so long before.")
+@click.option("--false-alarms", type=_Finite(0, 100), default=0.1, help="In 1,000 GPU-hours.")
 def simulate(**options: object) -> None:
     """Replay a trace: how much of the fleet each policy fills, and what heeding health saves."""
     from .simulate.run import run
@@ -146,7 +154,7 @@ def token() -> None:
     type=click.Choice(["read", "jobs:write", "nodes:admin", "alerts:write"]),
     help="What it may do; may be given several times.",
 )
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="After so many it is void.")
+@click.option("--days", type=_Finite(min=0, min_open=True), help="After so many it is void.")
 def create(**options: object) -> None:
     """Make a token and print it: it cannot be shown again."""
     from .tokens import create as run

@@ -79,6 +79,8 @@ def test_a_part_of_a_share_is_about_as_large_as_wanted_and_never_empty(racks: in
         ("--shard", "0/2", "'0/2' is not a shard"),
         ("--shard", "half", "'half' is not a shard"),
         ("--budget", "0", "0.0 is not in the range"),
+        ("--budget", "nan", "nan is not a finite number"),
+        ("--lookback", "inf", "inf is not a finite number"),
         ("--no-edges", "street", "'street' is not one of"),
     ],
 )

@@ -97,6 +97,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     [
         (["--policy", "worst"], "'worst' is none of all, stethos"),
         (["--workload", "cpu99"], "has no workload 'cpu99'; it has default"),
+        (["--recall", "nan"], "nan is not a finite number"),
     ],
 )
 def test_what_there_is_not_is_an_error(tmp_path: Path, options: list[str], message: str) -> None:

@@ -173,17 +173,24 @@ def _mean_size(size: Floats) -> Floats:
     return mean
 
 
-def calibrate(maxima: Floats, signals: Sequence[Signal], chance: float, heaviest: float = 0.0) -> Thresholds:
+def calibrate(
+    maxima: Floats,
+    signals: Sequence[Signal],
+    chance: float,
+    heaviest: float = 0.0,
+    bearers: NDArray[np.int64] | None = None,
+) -> Thresholds:
     """Thresholds that a block passes with that chance when nothing is wrong.
 
     maxima: of blocks in which nothing was wrong, [horizons, rows + 1, blocks]. An alarm that lasts is one alarm,
     so maxima over blocks are what counts. First for each signal and horizon by itself, with an equal share each, then
-    for all of them together, which sets the level. heaviest: the largest tail shape that is believed.
+    for all of them together, which sets the level. heaviest: the largest tail shape that is believed. bearers: whose
+    each block is, ascending, [blocks].
     """
-    values = _by_signal(maxima, signals, chance, heaviest)
+    values = _by_signal(maxima, signals, chance, heaviest, bearers=bearers)
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
-    level = np.float32(max(_tail_quantiles(worst[None], chance, heaviest)[0], _LOWER))
+    level = np.float32(max(_tail_quantiles(worst[None], chance, heaviest, bearers=bearers)[0], _LOWER))
     ceiling = np.full(values.shape[1], _CEILING * _BOUND, np.float32)
     if habitual(maxima[0, :-1], signals):
         ceiling[-1] = _CEILING * MOST
@@ -197,7 +204,12 @@ def rough(maxima: Floats, signals: Sequence[Signal], chance: float) -> Threshold
 
 
 def _by_signal(
-    maxima: Floats, signals: Sequence[Signal], chance: float, heaviest: float, censored: float = 0.0
+    maxima: Floats,
+    signals: Sequence[Signal],
+    chance: float,
+    heaviest: float,
+    censored: float = 0.0,
+    bearers: NDArray[np.int64] | None = None,
 ) -> Floats:
     rows = rows_of(signals, maxima.shape[1] - 1)
     values = np.full(maxima.shape[:2], np.inf, np.float32)
@@ -208,7 +220,8 @@ def _by_signal(
     judged[1:, -1] = False
     judged[0, :-1] &= ~np.array([signal.lasting for signal in rows])
     lowest = np.where(np.arange(len(scored)) < len(rows), _LEAST, _LEAST_TOGETHER * _LEAST)
-    found = _tail_quantiles(maxima[judged], chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1), heaviest, censored)
+    each = chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1)
+    found = _tail_quantiles(maxima[judged], each, heaviest, censored, bearers)
     values[judged] = np.maximum(np.broadcast_to(lowest, values.shape)[judged], found)
     return values
 
@@ -248,12 +261,19 @@ def block_maxima(found: Floats) -> Floats:
     return maxima
 
 
-def _tail_quantiles(maxima: Floats, chance: float, heaviest: float, censored: float = 0.0) -> NDArray[np.float64]:
+def _tail_quantiles(
+    maxima: Floats,
+    chance: float,
+    heaviest: float,
+    censored: float = 0.0,
+    bearers: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
     """The value that a block's maximum exceeds with that chance, for each row of [rows, blocks]; 0 where none is known.
 
     Without any block NaN: what never was, like a group in a fleet without groups, is not judged. Peaks over the 90 %
     quantile are fitted with a generalised Pareto distribution. The share of all blocks that is censored counts only as
-    "at least so large". The fewer the peaks, the less is known of the tail: its upper confidence bound counts.
+    "at least so large". The fewer the peaks, and the fewer GPUs they are of, the less is known of the tail: its upper
+    confidence bound counts.
     """
     if not maxima.shape[1]:
         return np.full(len(maxima), np.nan)
@@ -263,9 +283,27 @@ def _tail_quantiles(maxima: Floats, chance: float, heaviest: float, censored: fl
     start = np.nanquantile(values, 1 - _TAIL, axis=1)
     plain: NDArray[np.float64] = np.nanquantile(values, 1 - min(chance, _TAIL), axis=1)
     largest = np.nanquantile(values, 1 - censored, axis=1, method="lower")
-    tail = tail_fit(np.minimum(values, largest[:, None]), start, lightest=0.0, heaviest=heaviest)
+    cut = np.minimum(values, largest[:, None])
+    tail = tail_fit(cut, start, lightest=0.0, heaviest=heaviest)
     tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
     depth = tail_quantile(tail, min(chance, _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
-        sure = start + depth * (1 + _SURE / np.sqrt(tail.count))
+        witnesses = tail.count if bearers is None else tail.count / _alike(cut - start[:, None], bearers)
+        sure = start + depth * (1 + _SURE / np.sqrt(witnesses))
     return np.where(np.isnan(depth) | (chance >= _TAIL), plain, sure)
+
+
+def _alike(excess: NDArray[np.float64], bearers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many times as uncertain the mean of the positive excesses is as if all were independent, squared; 1 and more.
+
+    Those of one bearer are alike: a GPU with a trait of its own has many. That is the variance clustered by bearer
+    (Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015), against an exponential's.
+    excess: [rows, blocks]; bearers: ascending, [blocks] → [rows].
+    """
+    peaks = excess > 0
+    count = peaks.sum(axis=1)
+    mean = np.where(peaks, excess, 0.0).sum(axis=1) / count
+    apart = np.where(peaks, excess - mean[:, None], 0.0)
+    sums = np.add.reduceat(apart, np.flatnonzero(np.diff(bearers, prepend=-1)), axis=1)
+    variance: NDArray[np.float64] = np.square(sums).sum(axis=1) / (count * np.square(mean))
+    return np.fmax(variance, 1.0)

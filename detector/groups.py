@@ -126,7 +126,8 @@ def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
-    fails, half of it is off, and it is the node that is to blame.
+    fails, half of it is off, and it is the node that is to blame. Beside working GPUs an idle one counts only on what
+    it reports: it shows no clock that is held down.
     """
     judged: NDArray[np.bool_] = np.any(ratios > -np.inf, axis=0)
     keys: list[tuple[str, str]] = []
@@ -142,10 +143,12 @@ def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE
                 ends.append(ends[-1] + len(chosen[-1]))
     if not keys:
         return Found((), np.zeros((len(ratios), 0), np.float32))
-    counted = np.pad(np.maximum(ratios, _ABSENT), ((0, 0), (0, 1)), constant_values=_ABSENT)
+    of_node, works = _places(telemetry.gpus)[0][2], now != IDLE
+    beside = ~works & (np.bincount(of_node, works)[of_node] > 0)
+    counted = np.pad(np.where(beside, ratios, np.maximum(ratios, _ABSENT)), ((0, 0), (0, 1)), constant_values=_ABSENT)
     middle = peer_deviation(counted, np.concatenate(chosen), np.array(ends), minimum=LEAST).median
     middle /= np.array([units.get(kind, 1.0) for kind, _ in keys], np.float32)
-    return Found(tuple(keys), middle.astype(np.float32))
+    return Found(tuple(keys), np.where(np.isnan(middle), _ABSENT, middle).astype(np.float32))
 
 
 def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
@@ -214,18 +217,16 @@ def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Tel
 
 
 def units(medians: Mapping[str, Floats]) -> dict[str, float]:
-    """How far the medians of each kind of group go when nothing is wrong, against a node's.
+    """How far the medians of racks go when nothing is wrong, against a node's.
 
-    The many GPUs of a rack are steadier in the middle than the few of a node. medians: of each kind the evidence in
-    blocks, [horizons, rows, blocks].
+    The many GPUs of a rack are steadier in the middle than the few of a node. Not so those of a job, which may be
+    within a node. medians: of each kind the evidence in blocks, [horizons, rows, blocks].
     """
-    usual = {kind: _usual(maxima) for kind, maxima in medians.items()}
-    node, found = usual.pop("node"), {}
-    for kind, mine in usual.items():
-        known = (node > _FAINT) & np.isfinite(mine)
-        if known.any():
-            found[kind] = float(np.clip(np.median(mine[known] / node[known]), _STEADIEST, 1.0))
-    return found
+    node, rack = (_usual(medians[kind]) for kind in ("node", "rack"))
+    known = (node > _FAINT) & np.isfinite(rack)
+    if not known.any():
+        return {}
+    return {"rack": float(np.clip(np.median(rack[known] / node[known]), _STEADIEST, 1.0))}
 
 
 def _usual(maxima: Floats) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detector import groups
 from detector.budget import Tail
-from detector.calibration import block_maxima, calibrate, chance, evidence, incidents, rough
+from detector.calibration import BLOCK, block_maxima, calibrate, chance, evidence, incidents, rough
 from detector.contexts import ContextScale
 from detector.residuals import Residuals, in_units
 from detector.signals import Signal
@@ -62,9 +62,10 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
         np.concatenate([found / np.float32(units.get(kind, 1.0)) for kind, found in each.items()], axis=-2)
         for each in by_kind
     ]
-    # Groups have fewer blocks than GPUs to spend their part of the budget in.
-    gpus, rows = (sum(each.shape[-1] * each.shape[-2] for each in found) for found in (own, together))
-    share = _GROUPS * gpus / max(1, rows)
+    # Groups have fewer blocks than GPUs to spend their part of the budget in, and a job's end with it.
+    gpus = sum(each.shape[-1] * each.shape[-2] for each in own) // BLOCK
+    blocks = sum(int(np.isfinite(block_maxima(found)).any(axis=(0, 1)).sum()) for found in together)
+    share = _GROUPS * gpus / max(1, blocks)
     return Limits(
         own_scale,
         shared_scale,
@@ -78,12 +79,16 @@ def _tail(
     found: Callable[[], Iterator[Floats]], signals: tuple[Signal, ...], step: float, share: float, heaviest: float
 ) -> Tail:
     """found: goes through the evidence, as often as it is called. share: of the budget, for each row of it."""
-    maxima = np.concatenate([block_maxima(part) for part in found()], axis=-1)
+    parts = [(block_maxima(part), part.shape[2]) for part in found()]
+    maxima = np.concatenate([part for part, _ in parts], axis=-1)
+    blocks = np.repeat([part.shape[-1] // max(1, rows) for part, rows in parts], [rows for _, rows in parts])
+    bearers = np.repeat(np.arange(len(blocks)), blocks)
     guess = rough(maxima, signals, chance(_TYPICAL, step) * share)
     wrong = np.concatenate([incidents(part, guess) for part in found()])
     # So much cannot have been wrong: then it is the guess that was.
     kept = ~wrong if wrong.sum() <= _MOST_WRONG * len(wrong) else np.ones_like(wrong)
-    return Tail.fit(lambda budget: calibrate(maxima[..., kept], signals, chance(budget, step) * share, heaviest))
+    maxima, bearers = maxima[..., kept], bearers[kept]
+    return Tail.fit(lambda budget: calibrate(maxima, signals, chance(budget, step) * share, heaviest, bearers))
 
 
 def _scaled(

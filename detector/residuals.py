@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from detector.batches import Prepared, peers, prepare
@@ -20,7 +21,7 @@ from detector.model import PeerReconstruction
 from detector.offsets import NONE, Offsets
 from detector.signals import Signal
 from detector.telemetry import Floats, Gpu, Telemetry, clean
-from detector.topology import MINIMUM, PRESENT, Groups, Topology, by_node
+from detector.topology import MINIMUM, PRESENT, Groups, Ints, Topology, by_node, places
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
@@ -208,8 +209,9 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
+    plain[heat] = apart_from_neighbours(plain[heat], telemetry.gpus, telemetry.job)
     own = against_job(own, prepared.topologies)
-    own[~heat] = within(own[~heat], plain[~heat], prepared.context)
+    own = within(own, plain, prepared.context, heat)
     lags = np.array([signal.lags for signal in signals])
     lagging = lags[:, None, None] & (prepared.since < LAG)
     own[lagging] = plain[lagging] = np.nan
@@ -223,17 +225,63 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     return Residuals(own, shared)
 
 
-def within(own: Floats, plain: Floats, context: NDArray[np.int64]) -> Floats:
+def apart_from_neighbours(plain: Floats, gpus: tuple[Gpu, ...], job: NDArray[np.int32]) -> Floats:
+    """What sets heat apart from its likes, `beyond` what those of them on the same node have in common.
+
+    Air and fans are the node's, and the fans follow its hottest GPU, whatever that works for. Where none of its other
+    GPUs does the same, there is no opinion: it may be the node. [signals, gpus, steps]; job: [gpus, steps and before].
+    """
+    place = places(gpus)
+    members = np.argsort(place.node, kind="stable").astype(np.int32)
+    starts = np.flatnonzero(np.diff(place.node[members], prepend=-2))
+    offsets = np.r_[starts, len(members)].astype(np.int32)
+    common = _in_common(plain, members, offsets, job[:, job.shape[1] - plain.shape[2] :])
+    common[:, place.single] = 0.0
+    apart: Floats = np.where(np.isnan(common), common, beyond(plain, common))
+    return apart
+
+
+@njit(cache=True, nogil=True)
+def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints) -> Floats:
+    """The median of a node's GPUs that work for the same job, [signals, gpus, steps]; NaN for who is the only one.
+
+    Of an even number the one in the middle that is nearer to 0: of two, one alone being off is not in common.
+    """
+    found = np.full(values.shape, np.nan, np.float32)
+    signals, _, steps = values.shape
+    for node in range(len(offsets) - 1):
+        mine = members[offsets[node] : offsets[node + 1]]
+        alike = np.empty(len(mine), np.float32)
+        for signal in range(signals):
+            for step in range(steps):
+                for gpu in mine:
+                    if np.isnan(values[signal, gpu, step]):
+                        continue
+                    count = 0
+                    for other in mine:
+                        value = values[signal, other, step]
+                        if job[other, step] == job[gpu, step] and not np.isnan(value):
+                            alike[count] = value
+                            count += 1
+                    if count > 1:
+                        ordered = np.sort(alike[:count])
+                        low, high = ordered[(count - 1) // 2], ordered[count // 2]
+                        found[signal, gpu, step] = low if abs(low) <= abs(high) else high
+    return found
+
+
+def within(own: Floats, plain: Floats, context: NDArray[np.int64], heat: NDArray[np.bool_]) -> Floats:
     """The model's residuals, as far as the plain comparison bears them out: who is where its likes are is not off.
 
     Idle GPUs are all alike: about them there is the plain comparison or none. Nor is anything said of a rank while too
-    few of the others report to compare with.
+    few of the others report to compare with. Heat is judged in both cases. heat: whether it is, [signals].
     """
     agreed = np.where(np.sign(own) == np.sign(plain), np.sign(own) * np.minimum(np.abs(own), np.abs(plain)), 0.0)
-    unaided = np.where(accompanied(context), np.float32(np.nan), own)
-    bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed)).astype(np.float32)
-    bounded[:, idle(context)] = np.nan
-    return bounded
+    unaided = np.where(accompanied(context) & ~heat[:, None, None], np.float32(np.nan), own)
+    bounded = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed))
+    resting = np.where(heat[:, None, None], own, np.float32(np.nan))
+    found: Floats = np.where(idle(context), resting, bounded).astype(np.float32)
+    return found
 
 
 def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64], signals: int) -> Floats:

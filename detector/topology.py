@@ -164,6 +164,7 @@ class Places:
     """Labels as codes, [gpus] each, and the GPUs by name: neighbours must not depend on who was seen first."""
 
     node: NDArray[np.int64]
+    single: NDArray[np.bool_]  # whether its node has no other GPU, or is not known
     island: NDArray[np.int64]  # -1 also where it is just the node
     rack: NDArray[np.int64]
     model: NDArray[np.int64]
@@ -175,7 +176,8 @@ def places(gpus: tuple[Gpu, ...]) -> Places:
     order = sorted(range(len(gpus)), key=lambda index: (gpus[index].node, gpus[index].gpu))
     names = ("node", "island", "rack", "model")
     node, island, rack, model = (_codes([getattr(gpu, name) for gpu in gpus]) for name in names)
-    return Places(node, _unlike(island, node), rack, model, np.array(order, dtype=np.int64))
+    single = (node < 0) | (np.bincount(node + 1)[node + 1] == 1)
+    return Places(node, single, _unlike(island, node), rack, model, np.array(order, dtype=np.int64))
 
 
 def _unlike(island: NDArray[np.int64], node: NDArray[np.int64]) -> NDArray[np.int64]:

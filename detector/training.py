@@ -29,7 +29,7 @@ from detector.telemetry import Floats, Telemetry, clean
 from detector.topology import KINDS
 
 _NODES = 512  # GPU-steps per training batch
-_HELD_BACK = 0.3  # the newest share of the data: calibrates, never trains
+_HELD_BACK = 0.6  # the newest share of the data: calibrates, never trains; a budget needs more hours than a network
 _TRIM = 0.03
 _RATE = 3e-3
 _DEFAULT_MASKS = 5
@@ -258,7 +258,7 @@ def _usable(recordings: Sequence[Telemetry]) -> tuple[tuple[Signal, ...], list[t
         raise TrainingError("the telemetry holds no reading at all")
     signals = tuple(reported.values())
     shortest = min(len(telemetry.timestamps) for telemetry in recordings)
-    least = math.ceil(max(2 * WINDOW, (BLOCK + HISTORY) / _HELD_BACK))
+    least = math.ceil(max(2 * WINDOW / (1 - _HELD_BACK), (BLOCK + HISTORY) / _HELD_BACK))
     if shortest < least:
         raise TrainingError(f"a recording has {shortest} steps; at least {least} are needed to train and to calibrate")
     ordered = [aligned(telemetry, signals) for telemetry in recordings]

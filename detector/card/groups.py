@@ -35,8 +35,8 @@ class Groups:
         return self.size > 0
 
 
-def group(keys: Sequence[tuple[Tensor, int]], eligible: Tensor, order: Tensor) -> Groups:
-    """Nodes with equal keys, in the given order, as groups of at least MINIMUM; see topology.build.
+def group(keys: Sequence[tuple[Tensor, int]], eligible: Tensor, order: Tensor, minimum: int = MINIMUM) -> Groups:
+    """Nodes with equal keys, in the given order, as groups of at least the minimum; see topology.build.
 
     keys: int64 [N], and how many different ones there may be; values from 0.
     """
@@ -47,7 +47,7 @@ def group(keys: Sequence[tuple[Tensor, int]], eligible: Tensor, order: Tensor) -
     ranked, place = torch.where(eligible, code, most)[order].sort(stable=True)
     members = order[place]
     start, end = torch.searchsorted(ranked, ranked), torch.searchsorted(ranked, ranked, right=True)
-    size = torch.where((ranked < most) & (end - start >= MINIMUM), end - start, 0)
+    size = torch.where((ranked < most) & (end - start >= minimum), end - start, 0)
     slot = torch.empty_like(members)
     slot[members] = torch.arange(len(members), device=members.device)
     return Groups(members, slot, start[slot], size[slot])
@@ -58,8 +58,10 @@ def nobody(like: Groups) -> Groups:
     return Groups(like.members, like.slot, like.start, torch.zeros_like(like.size))
 
 
-def medians(values: Tensor, groups: Groups, minimum: int) -> Tensor:
+def medians(values: Tensor, groups: Groups, minimum: int, nearer: bool = False) -> Tensor:
     """Each node's group's median of each row; NaN with fewer than the minimum of members that are there.
+
+    nearer: of an even number the one in the middle that is nearer to 0.
 
     [rows, N] → [rows, N]. All rows and groups are sorted at once: by row, group and value in one integer.
     """
@@ -71,7 +73,10 @@ def medians(values: Tensor, groups: Groups, minimum: int) -> Tensor:
     before = pad(present[:, groups.members].cumsum(1), (1, 0))
     count = before[:, groups.start + groups.size] - before[:, groups.start]
     low, high = (_falling(ranked[first + place] & _ABSENT) for place in ((count - 1).clamp(min=0) // 2, count // 2))
-    middle = (0.5 * low.double() + 0.5 * high.double()).float()
+    if nearer:
+        middle = torch.where(low.abs() <= high.abs(), low, high)
+    else:
+        middle = (0.5 * low.double() + 0.5 * high.double()).float()
     return torch.where(groups.counts & (count >= minimum), middle, _NAN)
 
 

@@ -13,7 +13,7 @@ from detector.calibration import Thresholds
 from detector.card import features, residuals
 from detector.card.device import current, placed, waited
 from detector.card.mirror import Mirror
-from detector.card.peers import Doing, build, doing, nodes
+from detector.card.peers import Doing, build, doing, neighbours, nodes
 from detector.card.rebuilding import channels, rebuild, scaled
 from detector.card.residuals import Circumstances, Kinds
 from detector.card.standing import Standing
@@ -93,6 +93,7 @@ class CardJudge:
             told, heard = build(standing, doings, len(telemetry.jobs), telemetry.edges)
             now = Circumstances(doings.context(told["job"]), doings.since)
             by_node = nodes(standing, len(doings.state))
+            beside = neighbours(standing, doings, len(telemetry.jobs))
         with self._stage("features"):
             window, past = scaled(readings, readings.shape[2] - len(doings.state), standing)
             actual = window[..., past:].transpose(1, 2).contiguous()
@@ -102,8 +103,9 @@ class CardJudge:
             together, single = rebuild(self._network, own_channels, actual, heard, now.context, standing)
         with self._stage("model"):
             plain = residuals.against_likes(actual, standing, told, now)
+            plain = residuals.apart_from_neighbours(plain, kinds, beside, standing.single)
             own = residuals.against_job(residuals.judgeable(together, trend, kinds, now), told)
-            own = torch.where(kinds.heat, own, residuals.within(own, plain, now))
+            own = residuals.within(own, plain, kinds, now)
             lagging = kinds.lags & now.lagging
             own, plain = own.masked_fill(lagging, _NAN), plain.masked_fill(lagging, _NAN)
             apart, common = residuals.apart_from_node(torch.cat([own, plain]), kinds, now, by_node)

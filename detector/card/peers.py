@@ -176,6 +176,16 @@ def nodes(standing: Standing, steps: int) -> Groups:
     return group([step, (standing.node[0].repeat(steps), standing.node[1])], everyone, order)
 
 
+def neighbours(standing: Standing, now: Doing, jobs: int) -> Groups:
+    """The GPUs of each node that do the same; see residuals.apart_from_neighbours. jobs: how many are known."""
+    steps, gpus = now.state.shape
+    order = (gpus * torch.arange(steps, device=now.state.device)[:, None] + standing.order).flatten()
+    step = torch.arange(steps, device=order.device).repeat_interleave(gpus), steps
+    node = standing.node[0].repeat(steps), standing.node[1]
+    state = (now.state + 1).flatten(), jobs + 2
+    return group([step, node, state], torch.ones_like(order, dtype=torch.bool), order, minimum=2)
+
+
 def _load_bins(effort: Tensor, model: Tensor, models: int) -> Tensor:
     """See topology._load_bins. [steps, gpus]."""
     bins = torch.zeros(effort.shape, dtype=torch.int64, device=effort.device)

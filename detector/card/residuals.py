@@ -112,12 +112,18 @@ def against_job(residuals: Tensor, topology: Topology) -> Tensor:
     return beyond(residuals, medians(residuals.flatten(1), topology["job"], PRESENT).view_as(residuals))
 
 
-def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:
+def apart_from_neighbours(plain: Tensor, kinds: Kinds, neighbours: Groups, single: Tensor) -> Tensor:
+    """See residuals.apart_from_neighbours. plain: of all signals; single: whose node has no other GPU, bool [gpus]."""
+    common = medians(plain.flatten(1), neighbours, 2, nearer=True).view_as(plain).masked_fill(single, 0.0)
+    return torch.where(kinds.heat, torch.where(common.isnan(), _NAN, beyond(plain, common)), plain)
+
+
+def within(own: Tensor, plain: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
     """See residuals.within."""
     agreed = torch.where(own.sign() == plain.sign(), own.sign() * torch.minimum(own.abs(), plain.abs()), 0.0)
-    unaided = torch.where(now.accompanied, _NAN, own)
+    unaided = torch.where(now.accompanied & ~kinds.heat, _NAN, own)
     bounded = torch.where(own.isnan(), own, torch.where(plain.isnan(), unaided, agreed))
-    return torch.where(now.idle, _NAN, bounded)
+    return torch.where(now.idle, torch.where(kinds.heat, own, _NAN), bounded)
 
 
 def apart_from_node(residuals: Tensor, kinds: Kinds, now: Circumstances, nodes: Groups) -> tuple[Tensor, Tensor]:

@@ -22,15 +22,16 @@ Labels = tuple[Tensor, int]  # int64 codes from 0, and how many there are
 class Standing:
     """Labels [gpus]; the model's figures for each GPU, float32 [signals, 1, gpus].
 
-    order: the GPUs by name. row: the model's row of a GPU model. floor: see residuals.scale_floor. usual: what is usual
-    for a GPU when idle and when not, float32 [rows, 1, gpus] each, and unit: how far it wanders about that, see
-    offsets.Offsets; no rows where nothing is known.
+    single: whether its node has no other GPU, bool [gpus]. order: the GPUs by name. row: the model's row of a GPU
+    model. floor: see residuals.scale_floor. usual: what is usual for a GPU when idle and when not, float32
+    [rows, 1, gpus] each, and unit: how far it wanders about that, see offsets.Offsets; no rows where nothing is known.
     """
 
     node: Labels
     island: Labels
     rack: Labels
     model: Labels
+    single: Tensor
     order: Tensor
     row: Tensor
     centre: Tensor
@@ -64,6 +65,7 @@ class Standing:
             island,
             rack,
             model_name,
+            put(place.single),
             put(place.order),
             put(row),
             each(scaling.centre),

@@ -72,6 +72,19 @@ def test_the_budget_is_kept_on_fresh_noise_and_a_tighter_one_is_stricter() -> No
     assert 0 < alarms <= 1.5 * expected
 
 
+def test_what_one_gpu_alone_has_shown_is_less_known() -> None:
+    random = np.random.default_rng(6)
+    maxima = random.exponential(0.3, (len(HORIZONS), 2, 40 * 100)).astype(np.float32)
+    bearers = np.repeat(np.arange(40), 100)
+
+    def raised(found: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]) -> float:
+        known, all_alike = (calibrate(found, [BOTH], 1e-5, bearers=each).values[:, 0] for each in (bearers, None))
+        return float((known / all_alike).min())
+
+    assert raised(maxima) == pytest.approx(1.0, abs=0.05)
+    assert raised(np.sort(maxima, axis=-1)) > 1.2  # the same blocks, the largest of them of a few GPUs
+
+
 def test_a_signal_that_is_only_an_input_never_reaches_its_threshold() -> None:
     unscored = [Signal("input", scored=False)]
     thresholds = calibrate(block_maxima(evidence(constant(1.0, 2 * BLOCK), unscored)), unscored, 1e-4)

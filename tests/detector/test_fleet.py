@@ -172,7 +172,7 @@ def test_training_twice_with_a_seed_gives_the_same_weights() -> None:
 
 
 def test_too_little_telemetry_is_refused_with_what_is_needed() -> None:
-    with pytest.raises(training.TrainingError, match="has 100 steps; at least 280"):
+    with pytest.raises(training.TrainingError, match="has 100 steps; at least 240"):
         training.train([telemetry(100)], STATE, Settings(), lambda *_: None)
 
 

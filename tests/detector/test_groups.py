@@ -36,6 +36,20 @@ def test_a_signal_that_half_of_a_group_does_not_report_says_nothing_of_it() -> N
     assert found["rack", "rack-1"] == pytest.approx(expected)
 
 
+def test_idle_gpus_say_nothing_of_what_only_work_shows() -> None:
+    fleet = telemetry(steps=2)
+    fleet.job[:] = IDLE
+    ratios = np.full((2, len(fleet.gpus)), 0.25, np.float32)
+    ratios[0, :8] = [4, 4, 4, -np.inf, -np.inf, -np.inf, -np.inf, -np.inf]
+    assert groups.find(ratios, fleet).scores["node", "node-01"] == pytest.approx(0.25)
+    fleet.job[:3] = 0
+    assert groups.find(ratios, fleet).scores["node", "node-01"] == pytest.approx(4.0)
+    fleet.job[2], ratios[0, 2] = IDLE, -np.inf  # two are too few to tell of it
+    assert groups.find(ratios, fleet).scores["node", "node-01"] == pytest.approx(0.25)
+    fleet.job[:7], ratios[0, 2] = 0, 4.0
+    assert groups.find(ratios, fleet).scores["node", "node-01"] == pytest.approx(0.25)
+
+
 CLOCK, POWER = signals.Signal("clock", mask="clocks", hides=("power",)), signals.Signal("power", mask="power")
 
 
@@ -109,13 +123,12 @@ def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_run
 
 def test_the_middle_of_many_is_steadier_and_less_of_it_is_much() -> None:
     random = np.random.default_rng(8)
-    usual = {"node": 1.0, "rack": 0.6, "job": 0.1}
+    usual = {"node": 1.0, "rack": 0.6}
     blocks = {kind: random.exponential(scale, (2, 3, 4000)).astype(np.float32) for kind, scale in usual.items()}
     units = groups.units(blocks)
-    assert units["rack"] == pytest.approx(0.6, rel=0.1)
-    assert units["job"] == pytest.approx(0.4)  # not believed to be steadier than that
+    assert units == {"rack": pytest.approx(0.6, rel=0.1)}
     nobody = np.zeros((2, 3, 0), np.float32)
-    assert groups.units({"node": blocks["node"], "job": nobody}) == {}
+    assert groups.units({"node": blocks["node"], "rack": nobody}) == {}
     fleet = telemetry(steps=2)
     ratios = np.full((2, len(fleet.gpus)), 0.7, np.float32)
     found = groups.find(ratios, fleet, {"rack": 0.5}).scores

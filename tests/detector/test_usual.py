@@ -16,6 +16,7 @@ from detector.residuals import (
     Residuals,
     against_job,
     apart_from_fleet,
+    apart_from_neighbours,
     apart_from_node,
     beyond,
     in_units,
@@ -30,6 +31,7 @@ from . import fleets
 NAN = np.float32(np.nan)
 IDLE_CONTEXT, BUSY_CONTEXT, LONELY_CONTEXT = 0, 2, 4
 STATE = ("utilization_ratio", "power_watts")
+WORK = np.array([False])  # of one signal, which is not heat
 HEAT = (signals.load().describe("temperature_celsius"),)
 
 
@@ -208,6 +210,17 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
     assert np.isnan(common[0, :8]).all()
 
 
+def test_heat_that_a_nodes_ranks_share_is_no_fault_of_one_of_them() -> None:
+    fleet = (*fleets.gpus(2, per_node=4), *fleets.gpus(3, per_node=1)[2:])
+    job = np.zeros((9, 3), np.int32)
+    job[2:4], job[6:8] = 1, IDLE  # of the first node two each; of the second two work; the third has only one GPU
+    plain = np.zeros((1, 9, 1), np.float32)
+    plain[0, :, 0] = [5.0, 4.0, 5.0, 0.5, 3.0, -2.0, np.nan, 2.0, 6.0]
+    apart = apart_from_neighbours(plain, fleet, job)[0, :, 0]
+    expected = np.array([1.0, 0.0, 4.5, 0.0, 3.0, 0.0, NAN, NAN, 6.0])
+    np.testing.assert_array_equal(apart, expected)
+
+
 def test_of_who_is_compared_in_vain_only_the_errors_count() -> None:
     counted, gauge = signals.load().describe("ecc_corrected_total"), signals.load().describe("power_watts")
     found = Residuals(np.ones((4, 3, 5), np.float32), np.ones((6, 3, 5), np.float32))
@@ -235,14 +248,16 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
     model: float, plain: float, expected: float
 ) -> None:
     one = np.full((1, 1, 1), 1.0, np.float32)
-    found = within(one * np.float32(model), one * np.float32(plain), np.full((1, 1), LONELY_CONTEXT))
+    found = within(one * np.float32(model), one * np.float32(plain), np.full((1, 1), LONELY_CONTEXT), WORK)
     np.testing.assert_array_equal(found, one * np.float32(expected))
 
 
 def test_of_a_rank_nothing_is_said_while_too_few_of_the_others_report() -> None:
     own, plain = np.full((1, 3, 1), 4.0, np.float32), np.full((1, 3, 1), np.nan, np.float32)
-    found = within(own, plain, np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]]))
+    context = np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]])
+    found = within(own, plain, context, WORK)
     np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 4.0, np.nan], np.float32))
+    np.testing.assert_array_equal(within(own, plain, context, ~WORK), own)  # heat
 
 
 def test_one_reading_that_did_not_come_does_not_take_the_other_ranks_away() -> None:

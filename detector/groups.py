@@ -80,7 +80,9 @@ def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
 
 def _found(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
     ratios = verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared)
-    return find(ratios, telemetry, judge.group_units)
+    found = find(ratios, telemetry, judge.group_units)
+    told = _on_nodes_off(found, telemetry) & _at_home(telemetry)
+    return find(ratios, telemetry, judge.group_units, told) if told.any() else found
 
 
 def silent(silence: NDArray[np.int64], gone: NDArray[np.bool_], gpus: tuple[Gpu, ...], step: float) -> Found:
@@ -121,8 +123,13 @@ def _causes(keys: Sequence[tuple[str, str]], residuals: Residuals, judge: Judge,
     return verdicts.causes_of(medians.astype(np.float32), signals(judge.signals), judge.shared)
 
 
-def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE) -> Found:
-    """Judge the groups at the newest step. units: see `units`.
+def find(
+    ratios: Floats,
+    telemetry: Telemetry,
+    units: Mapping[str, float] = NONE,
+    told: NDArray[np.bool_] | None = None,
+) -> Found:
+    """Judge the groups at the newest step. units: see `units`. told: who says nothing of a job, [gpus].
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
@@ -133,7 +140,8 @@ def find(ratios: Floats, telemetry: Telemetry, units: Mapping[str, float] = NONE
     keys: list[tuple[str, str]] = []
     chosen, ends = [np.zeros(0, np.int32)], [0]
     now = telemetry.of_job[:, -1] if telemetry.job.size else np.full(len(judged), IDLE, np.int32)
-    for kind, names, of in (*_places(telemetry.gpus), ("job", telemetry.jobs, now)):
+    ranks = now if told is None else np.where(told, IDLE, now)
+    for kind, names, of in (*_places(telemetry.gpus), ("job", telemetry.jobs, ranks)):
         for code, mine in _members(np.where(judged, of, -1)):
             if names[code]:
                 keys.append((kind, names[code]))
@@ -156,14 +164,27 @@ def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
 
     Compared with those, the healthy ones stand out. Who is on such a node himself is not meant.
     """
-    scores = found.scores
-    off = np.array([scores.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
+    off = _on_nodes_off(found, telemetry)
     if not off.any():
         return off
     ranks = _ranks(telemetry)
     others, others_off = np.bincount(ranks)[ranks] - 1, np.bincount(ranks, off)[ranks]
     beside: NDArray[np.bool_] = (telemetry.job[:, -1] != IDLE) & ~off & (3 * others_off >= np.maximum(others, 1))
     return beside
+
+
+def _on_nodes_off(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
+    """Who is on a node that scores 1 and more, [gpus]."""
+    scores = found.scores
+    return np.array([scores.get(("node", gpu.node), 0.0) >= 1 for gpu in telemetry.gpus], np.bool_)
+
+
+def _at_home(telemetry: Telemetry) -> NDArray[np.bool_]:
+    """Ranks on a node where most of their job is: what the job is told of there, the node is told of. [gpus]."""
+    job, (_, names, of_node) = telemetry.of_job[:, -1].astype(np.int64) + 1, _places(telemetry.gpus)[0]
+    here = np.unique(job * len(names) + of_node, return_inverse=True, return_counts=True)
+    home: NDArray[np.bool_] = (job > 0) & (2 * here[2][here[1]] > np.bincount(job)[job])
+    return home
 
 
 def _outdone(scores: Floats, telemetry: Telemetry) -> NDArray[np.bool_]:

@@ -211,13 +211,14 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     plain = against_likes(prepared, scaling, floor)
     plain[heat] = apart_from_neighbours(plain[heat], telemetry.gpus, telemetry.job)
     own = against_job(own, prepared.topologies)
-    own = within(own, plain, prepared.context, heat)
+    own[~heat] = within(own[~heat], plain[~heat], prepared.context)
     lags = np.array([signal.lags for signal in signals])
     lagging = lags[:, None, None] & (prepared.since < LAG)
     own[lagging] = plain[lagging] = np.nan
     # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
+    apart = hot_within(apart, heat, prepared.context)
     own, shared = (
         np.concatenate(rows)
         for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], prepared.unchanged))
@@ -270,18 +271,34 @@ def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints) -> Float
     return found
 
 
-def within(own: Floats, plain: Floats, context: NDArray[np.int64], heat: NDArray[np.bool_]) -> Floats:
+def within(own: Floats, plain: Floats, context: NDArray[np.int64]) -> Floats:
     """The model's residuals, as far as the plain comparison bears them out: who is where its likes are is not off.
 
     Idle GPUs are all alike: about them there is the plain comparison or none. Nor is anything said of a rank while too
-    few of the others report to compare with. Heat is judged in both cases. heat: whether it is, [signals].
+    few of the others report to compare with.
     """
-    agreed = np.where(np.sign(own) == np.sign(plain), np.sign(own) * np.minimum(np.abs(own), np.abs(plain)), 0.0)
-    unaided = np.where(accompanied(context) & ~heat[:, None, None], np.float32(np.nan), own)
-    bounded = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed))
-    resting = np.where(heat[:, None, None], own, np.float32(np.nan))
-    found: Floats = np.where(idle(context), resting, bounded).astype(np.float32)
+    unaided = np.where(accompanied(context), np.float32(np.nan), own)
+    bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed(own, plain)))
+    bounded[:, idle(context)] = np.nan
+    return bounded
+
+
+def hot_within(residuals: Floats, heat: NDArray[np.bool_], context: NDArray[np.int64]) -> Floats:
+    """The same of heat, where a rank has likes to be compared with; elsewhere the model's own opinion stands.
+
+    residuals: of the model, then of the plain comparison, both already apart from the node's. heat: [signals].
+    """
+    found = residuals.copy()
+    own, plain = residuals[: len(heat)], residuals[len(heat) :]
+    compared = heat[:, None, None] & accompanied(context) & ~np.isnan(plain)
+    found[: len(heat)] = np.where(compared, agreed(own, plain), own)
     return found
+
+
+def agreed(own: Floats, plain: Floats) -> Floats:
+    """The nearer to 0 of the two where they are to the same side, or else 0; NaN where either is."""
+    nearer: Floats = np.sign(own) * np.where(own * plain > 0, np.minimum(np.abs(own), np.abs(plain)), 0.0)
+    return np.where(np.isnan(own) | np.isnan(plain), np.float32(np.nan), nearer).astype(np.float32)
 
 
 def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64], signals: int) -> Floats:

@@ -118,12 +118,22 @@ def apart_from_neighbours(plain: Tensor, kinds: Kinds, neighbours: Groups, singl
     return torch.where(kinds.heat, torch.where(common.isnan(), _NAN, beyond(plain, common)), plain)
 
 
-def within(own: Tensor, plain: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:
     """See residuals.within."""
-    agreed = torch.where(own.sign() == plain.sign(), own.sign() * torch.minimum(own.abs(), plain.abs()), 0.0)
-    unaided = torch.where(now.accompanied & ~kinds.heat, _NAN, own)
-    bounded = torch.where(own.isnan(), own, torch.where(plain.isnan(), unaided, agreed))
-    return torch.where(now.idle, torch.where(kinds.heat, own, _NAN), bounded)
+    unaided = torch.where(now.accompanied, _NAN, own)
+    bounded = torch.where(own.isnan(), own, torch.where(plain.isnan(), unaided, agreed(own, plain)))
+    return torch.where(now.idle, _NAN, bounded)
+
+
+def hot_within(own: Tensor, plain: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+    """See residuals.hot_within."""
+    return torch.where(kinds.heat & now.accompanied & ~plain.isnan(), agreed(own, plain), own)
+
+
+def agreed(own: Tensor, plain: Tensor) -> Tensor:
+    """See residuals.agreed."""
+    nearer = own.sign() * torch.where(own * plain > 0, torch.minimum(own.abs(), plain.abs()), 0.0)
+    return torch.where(own.isnan() | plain.isnan(), _NAN, nearer)
 
 
 def apart_from_node(residuals: Tensor, kinds: Kinds, now: Circumstances, nodes: Groups) -> tuple[Tensor, Tensor]:

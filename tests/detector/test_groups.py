@@ -58,6 +58,26 @@ def off(node: float, rack: float = 0.0) -> groups.Found:
     return groups.Found((("node", "node-01"), ("rack", "rack-1")), np.array([[node, rack], [0, 0]], np.float32))
 
 
+def test_what_a_node_is_told_of_its_job_is_not() -> None:
+    fleet = telemetry(steps=2)
+    fleet.job[:] = IDLE
+    fleet.job[:8] = 0
+    shared = np.zeros((2, len(fleet.gpus), HISTORY), np.float32)
+    shared[:, :8] = -3.0
+    judge = PeerJudge((CLOCK, POWER), ("utilization_ratio", "power_watts"))
+
+    def scores() -> dict[tuple[str, str], float]:
+        return groups.settle(judge, Residuals(np.ones_like(shared), shared.copy()), fleet).scores
+
+    assert scores()["node", "node-01"] >= 1
+    assert ("job", "job-a") not in scores()
+    fleet.job[8:11] = 0  # of the few elsewhere nothing is known, for too many of the others are off
+    assert ("job", "job-a") not in scores()
+    fleet.job[:], shared[:] = 0, -3.0  # all nodes, none of which is more the job's than another
+    assert scores()["node", "node-02"] >= 1
+    assert scores()["job", "job-a"] >= 1
+
+
 def test_ranks_beside_a_node_that_is_off_are_no_measure_for_the_others() -> None:
     fleet = telemetry(steps=2)
     fleet.job[:] = IDLE

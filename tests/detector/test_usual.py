@@ -19,6 +19,7 @@ from detector.residuals import (
     apart_from_neighbours,
     apart_from_node,
     beyond,
+    hot_within,
     in_units,
     within,
 )
@@ -31,7 +32,6 @@ from . import fleets
 NAN = np.float32(np.nan)
 IDLE_CONTEXT, BUSY_CONTEXT, LONELY_CONTEXT = 0, 2, 4
 STATE = ("utilization_ratio", "power_watts")
-WORK = np.array([False])  # of one signal, which is not heat
 HEAT = (signals.load().describe("temperature_celsius"),)
 
 
@@ -248,16 +248,25 @@ def test_the_model_says_no_more_than_the_plain_comparison_bears_out(
     model: float, plain: float, expected: float
 ) -> None:
     one = np.full((1, 1, 1), 1.0, np.float32)
-    found = within(one * np.float32(model), one * np.float32(plain), np.full((1, 1), LONELY_CONTEXT), WORK)
+    found = within(one * np.float32(model), one * np.float32(plain), np.full((1, 1), LONELY_CONTEXT))
     np.testing.assert_array_equal(found, one * np.float32(expected))
 
 
 def test_of_a_rank_nothing_is_said_while_too_few_of_the_others_report() -> None:
     own, plain = np.full((1, 3, 1), 4.0, np.float32), np.full((1, 3, 1), np.nan, np.float32)
     context = np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]])
-    found = within(own, plain, context, WORK)
+    found = within(own, plain, context)
     np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 4.0, np.nan], np.float32))
-    np.testing.assert_array_equal(within(own, plain, context, ~WORK), own)  # heat
+
+
+def test_heat_is_the_ranks_own_where_both_comparisons_say_so() -> None:
+    own = np.array([4.0, 4.0, -4.0, 4.0, 4.0, 4.0], np.float32)[None, :, None]
+    plain = np.array([3.0, 5.0, 3.0, NAN, 0.0, 0.0], np.float32)[None, :, None]
+    context = np.array([*[BUSY_CONTEXT] * 4, LONELY_CONTEXT, IDLE_CONTEXT])[:, None]
+    found = hot_within(np.concatenate([own, plain]), np.array([True]), context)
+    np.testing.assert_array_equal(found[0, :, 0], np.array([3.0, 4.0, 0.0, 4.0, 4.0, 4.0], np.float32))
+    np.testing.assert_array_equal(found[1], plain[0])
+    np.testing.assert_array_equal(hot_within(np.concatenate([own, plain]), np.array([False]), context)[0], own[0])
 
 
 def test_one_reading_that_did_not_come_does_not_take_the_other_ranks_away() -> None:

@@ -26,6 +26,7 @@ from kernels import peer_deviation
 
 _BATCH_NODES = 4096
 MISSED = np.float32(2.0)  # scrapes: who missed one has seen the same reading less often
+GAPS = 0.2  # of its readings a GPU may lack and still say something about its groups
 _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before anything is calibrated
 
 
@@ -206,6 +207,7 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     signals = telemetry.signals
     floor = scale_floor(signals, scaling)
     together, single = rebuild(network, prepared, floor)
+    single[:, patchy(prepared)] = np.nan
     own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
@@ -224,6 +226,16 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
         for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], prepared.unchanged))
     )
     return Residuals(own, shared)
+
+
+def patchy(prepared: Prepared) -> NDArray[np.bool_]:
+    """Of whom too much that came lately does not come now, [gpus, steps].
+
+    Without it the network is off, of all such GPUs to the same side, which looks like something that they share.
+    """
+    lately = prepared.channels[..., -1] > 0
+    gaps: NDArray[np.bool_] = (lately & np.isnan(prepared.scaled)).sum(axis=0) > GAPS * lately.sum(axis=0)
+    return gaps
 
 
 def apart_from_neighbours(plain: Floats, gpus: tuple[Gpu, ...], job: NDArray[np.int32]) -> Floats:

@@ -109,6 +109,7 @@ class CardJudge:
             lagging = kinds.lags & now.lagging
             own, plain = own.masked_fill(lagging, _NAN), plain.masked_fill(lagging, _NAN)
             apart, common = residuals.apart_from_node(torch.cat([own, plain]), kinds, now, by_node)
+            single = single.masked_fill(residuals.patchy(actual, own_channels), _NAN)
             shared = residuals.common_to_job(single, kinds, now)
             count = len(self.signals)
             heat = residuals.hot_within(apart[:count], apart[count:], kinds, now)

@@ -12,7 +12,7 @@ from detector.card.groups import Groups, medians
 from detector.card.peers import Topology
 from detector.card.standing import Standing
 from detector.contexts import AFTERMATH, LAG
-from detector.residuals import MISSED
+from detector.residuals import GAPS, MISSED
 from detector.signals import Signal
 from detector.topology import MINIMUM, PRESENT
 
@@ -88,6 +88,12 @@ def common_to_job(residuals: Tensor, kinds: Kinds, now: Circumstances) -> Tensor
     """See residuals.common_to_job."""
     untold = kinds.job | (now.lately & ~kinds.steady) | (now.idle & ~kinds.steady & ~kinds.heat)
     return torch.where(untold, _NAN, residuals)
+
+
+def patchy(actual: Tensor, channels: Tensor) -> Tensor:
+    """See residuals.patchy, [steps, gpus]. channels: [steps * gpus, signals, CHANNELS]."""
+    lately = channels[..., -1].T.reshape(actual.shape) > 0
+    return (lately & actual.isnan()).sum(0) > GAPS * lately.sum(0)
 
 
 def against_likes(scaled: Tensor, standing: Standing, topology: Topology, now: Circumstances) -> Tensor:

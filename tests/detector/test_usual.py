@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from detector import habits, offsets, signals
-from detector.batches import peers
+from detector.batches import peers, prepare
 from detector.calibration import BLOCK
 from detector.contexts import alone, idle
-from detector.features import TREND, WINDOW, trend, unchanged
+from detector.features import TREND, WINDOW, Scaling, trend, unchanged
 from detector.limits import Stretch, fit
 from detector.residuals import (
     PeerJudge,
@@ -21,6 +21,7 @@ from detector.residuals import (
     beyond,
     hot_within,
     in_units,
+    patchy,
     within,
 )
 from detector.signals import Signal
@@ -208,6 +209,18 @@ def test_what_befalls_a_whole_node_is_its_own_and_one_gpu_is_left_as_it_is() -> 
     apart, common = apart_from_node(residuals, telling, fleet)
     np.testing.assert_array_equal(apart[0, :8, 0], residuals[0, :8, 0])
     assert np.isnan(common[0, :8]).all()
+
+
+def test_who_lacks_much_of_what_lately_came_says_nothing_of_its_groups() -> None:
+    fleet = fleets.telemetry(steps=70)
+    fleet.values[0, 0, -1] = np.nan  # one of five
+    fleet.values[:2, 1, -1] = np.nan
+    fleet.values[:2, 2] = np.nan  # never came
+    resolution = np.ones(len(fleet.signals), np.float32)
+    model = np.zeros(len(fleet.gpus), np.int64)
+    scaling = Scaling.fit(fleet.values, model, 1, resolution)
+    prepared = prepare(fleet, fleet.values, scaling, ("H100",), STATE, 69)
+    assert np.flatnonzero(patchy(prepared)[:, -1]).tolist() == [1]
 
 
 def test_heat_that_a_nodes_ranks_share_is_no_fault_of_one_of_them() -> None:

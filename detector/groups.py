@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector import rules, topology, verdicts
+from detector.calibration import BLOCK
 from detector.residuals import Judge, Residuals
 from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry, by_fleet
@@ -241,7 +242,7 @@ def units(medians: Mapping[str, Floats]) -> dict[str, float]:
     """How far the medians of racks go when nothing is wrong, against a node's.
 
     The many GPUs of a rack are steadier in the middle than the few of a node. Not so those of a job, which may be
-    within a node. medians: of each kind the evidence in blocks, [horizons, rows, blocks].
+    within a node. medians: of both kinds the evidence in blocks, [horizons, rows, blocks].
     """
     node, rack = (_usual(medians[kind]) for kind in ("node", "rack"))
     known = (node > _FAINT) & np.isfinite(rack)
@@ -258,27 +259,29 @@ def _usual(maxima: Floats) -> Floats:
     return found
 
 
-def medians(found: Floats, telemetry: Telemetry) -> dict[str, Floats]:
+def medians(found: Floats, telemetry: Telemetry) -> dict[str, list[Floats]]:
     """The members' median of something about every GPU and step, for every node, rack and job; by kind.
 
-    found: [..., gpus, steps], NaN where absent; the telemetry of those steps → [..., groups, steps] each, NaN where
-    fewer than LEAST members could be judged. A GPU belongs to a job while it works for it.
+    found: [..., gpus, steps], NaN where absent; the telemetry of those steps → [..., groups, steps] of nodes and of
+    racks, and of each job [..., 1, steps] by itself, of the blocks that it is in; NaN where fewer than LEAST members
+    could be judged. A GPU belongs to a job while it works for it.
     """
     by_kind: dict[str, list[Floats]] = {kind: [] for kind in KINDS}
     for kind, names, of in _places(telemetry.gpus):
         majority = kind != "node"
-        by_kind[kind] = [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
+        rows = [_median(found[..., mine, :], majority) for code, mine in _members(of) if names[code]]
+        nobody = np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
+        by_kind[kind] = [np.stack(rows, axis=-2) if rows else nobody]
     of_job = telemetry.of_job
     for job in np.unique(of_job[of_job != IDLE]).tolist():
         here = of_job == job
         mine, steps = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
         if len(mine) >= LEAST:
             span = slice(steps[0], steps[-1] + 1)
-            row = np.full((*found.shape[:-2], found.shape[-1]), np.nan, np.float32)
-            row[..., span] = _median(np.where(here[mine, span], found[..., mine, span], np.nan), majority=True)
-            by_kind["job"].append(row)
-    nobody = np.full((*found.shape[:-2], 0, found.shape[-1]), np.nan, np.float32)
-    return {kind: np.stack(rows, axis=-2) if rows else nobody for kind, rows in by_kind.items()}
+            row = _median(np.where(here[mine, span], found[..., mine, span], np.nan), majority=True)
+            ends = [(0, 0)] * (row.ndim - 1) + [(span.start % BLOCK, -span.stop % BLOCK)]
+            by_kind["job"].append(np.pad(row, ends, constant_values=np.nan)[..., None, :])
+    return by_kind
 
 
 @by_fleet

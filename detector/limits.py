@@ -52,15 +52,17 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
     shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
     common = groups.signals(signals)
     by_kind = [
-        groups.medians(np.concatenate(list(_evidence(residuals, common)), axis=2), stretch.telemetry)
+        groups.medians(evidence(residuals, common), stretch.telemetry)
         for residuals, stretch in zip(shared, stretches, strict=True)
     ]
     units = groups.units(
-        {kind: np.concatenate([block_maxima(each[kind]) for each in by_kind], axis=-1) for kind in groups.KINDS}
+        {
+            kind: np.concatenate([block_maxima(part) for each in by_kind for part in each[kind]], axis=-1)
+            for kind in ("node", "rack")
+        }
     )
     together = [
-        np.concatenate([found / np.float32(units.get(kind, 1.0)) for kind, found in each.items()], axis=-2)
-        for each in by_kind
+        part / np.float32(units.get(kind, 1.0)) for each in by_kind for kind, parts in each.items() for part in parts
     ]
     # Groups have fewer blocks than GPUs to spend their part of the budget in, and a job's end with it.
     gpus = sum(each.shape[-1] * each.shape[-2] for each in own) // BLOCK

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detector import groups, signals
-from detector.calibration import HISTORY, HORIZONS, calibrate
+from detector.calibration import BLOCK, HISTORY, HORIZONS, calibrate
 from detector.residuals import PeerJudge, Residuals
 from detector.telemetry import IDLE, Floats
 
@@ -129,16 +129,18 @@ def test_medians_are_what_numpy_says_of_each_group_and_a_job_counts_while_it_run
     values[0, 3, 10:20] = np.nan
     found = groups.medians(values, fleet)
     nodes, racks = len({gpu.node for gpu in fleet.gpus}), len({gpu.rack for gpu in fleet.gpus})
-    assert {kind: rows.shape for kind, rows in found.items()} == {
-        "node": (2, nodes, 130),
-        "rack": (2, racks, 130),
-        "job": (2, 1, 130),
+    assert {kind: [part.shape for part in parts] for kind, parts in found.items()} == {
+        "node": [(2, nodes, 130)],
+        "rack": [(2, racks, 130)],
+        "job": [(2, 1, BLOCK)],  # the second is the only one in which it runs
     }
-    np.testing.assert_allclose(found["node"][:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
-    np.testing.assert_allclose(found["rack"][:, 0], lower(values[:, :16]), rtol=1e-6)
-    working = fleet.job[0] != IDLE
-    np.testing.assert_allclose(found["job"][:, 0, working], lower(values[:, :16, working]), rtol=1e-6)
-    assert np.isnan(found["job"][:, 0, ~working]).all()
+    np.testing.assert_allclose(found["node"][0][:, 0], np.nanmedian(values[:, :8], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found["rack"][0][:, 0], lower(values[:, :16]), rtol=1e-6)
+    np.testing.assert_allclose(found["job"][0][:, 0], lower(values[:, :16, BLOCK : 2 * BLOCK]), rtol=1e-6)
+    fleet.job[:16, 70:75] = IDLE
+    paused, *_ = groups.medians(values, fleet)["job"]
+    assert np.isnan(paused[:, 0, 10:15]).all()
+    assert not np.isnan(paused[:, 0, 15:]).any()
 
 
 def test_the_middle_of_many_is_steadier_and_less_of_it_is_much() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detector import lockstep, topology
 from detector.contexts import AFTERMATH, contexts, since
-from detector.features import WINDOW, Scaling, channels, peer_medians, smooth, trend, unchanged
+from detector.features import WINDOW, Scaling, channels, peer_medians, resolutions, smooth, trend, twins, unchanged
 from detector.model import Batch
 from detector.stages import stage
 from detector.telemetry import IDLE, Floats, Telemetry
@@ -29,8 +29,8 @@ class Prepared:
 
     scaled: float32 [signals, gpus, steps] in robust units, NaN where absent. channels: the same with its past,
     [signals, gpus, steps, CHANNELS]. model: int64 [gpus], the GPU model's row in scaling and embedding.
-    unchanged: for how many steps each reading has been the same, [signals, gpus, steps]. trend: where a job-made
-    signal is going, [those signals, gpus, steps].
+    unchanged: for how many steps each reading has been the same, see features.unchanged, [signals, gpus, steps].
+    trend: where a job-made signal is going, [those signals, gpus, steps].
     topologies: one a step. graph: the same with ranks of nameless jobs, for the model alone.
     context: [gpus, steps], see contexts.py. since: steps since work began or ended, as far as
     AFTERMATH, [gpus, steps].
@@ -94,7 +94,7 @@ def prepare(
         return Prepared(
             scaled[:, :, past:],
             scaling.seen(channels(scaled, past), model),
-            unchanged(readings, first),
+            unchanged(readings, first, twins(telemetry.signals), resolutions(telemetry.signals)),
             trend(scaled[made], past),
             model,
             topologies,

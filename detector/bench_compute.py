@@ -17,7 +17,7 @@ from detector import bench_fleet, signals, stages, training
 from detector.calibration import HISTORY
 from detector.card.device import option
 from detector.card.judge import CardJudge
-from detector.fleet import LENGTH
+from detector.fleet import LENGTH, Chair
 from detector.residuals import Judge, ModelJudge, Residuals
 from detector.telemetry import IDLE, Telemetry
 from detector.threads import limit
@@ -27,7 +27,6 @@ from detector.window import Window
 STAGES = ("upload", "features", "graph", "model", "download")
 _TRAINED_ON = (64, 400)  # GPUs and steps: how well the model does is of no matter here, its size is the real one
 _STEP = 5.0
-_PAST = LENGTH - HISTORY
 
 
 @dataclass(slots=True)
@@ -35,6 +34,7 @@ class Timed:
     """A judge and how long it took over each step, in seconds: all of it, and by stage."""
 
     judge: Judge
+    chair: Chair = field(default_factory=Chair)
     walls: list[float] = field(default_factory=list)
     parts: list[dict[str, float]] = field(default_factory=list)
 
@@ -42,7 +42,7 @@ class Timed:
         stages.taken()
         begin = time.perf_counter()
         with stages.stage("model"):
-            found = self.judge.residuals(telemetry.newest(_PAST + new), _PAST)
+            found = self.chair.judge(self.judge, telemetry, new)
         self.walls.append(time.perf_counter() - begin)
         self.parts.append(stages.taken())
         return found
@@ -108,8 +108,12 @@ def measure(model: ModelJudge, data: Telemetry, device: torch.device, ticks: int
     for step in range(LENGTH, LENGTH + ticks + 1):
         _report(window, data, step)
         found, expected = (each.judged(window.telemetry()) for each in (card, processor))
-        returned = found.own.nbytes + found.shared.nbytes
-        for one, other in ((found.own, expected.own), (found.shared, expected.shared)):
+        newest = [
+            (one[..., -1], other[..., -1])
+            for one, other in ((found.own, expected.own), (found.shared, expected.shared))
+        ]
+        returned = sum(one.nbytes for one, _ in newest)
+        for one, other in newest:
             if not np.array_equal(np.isnan(one), np.isnan(other)):
                 raise AssertionError("the device and the processor do not agree on who can be judged")
             apart = max(apart, float(np.nanmax(np.abs(one - other) / (1 + np.abs(other)))))

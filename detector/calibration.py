@@ -19,7 +19,7 @@ HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
 _SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
 _LEAST = 1.2  # no threshold of a signal by itself below that before the level is set, however quiet it was
-_BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
+BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
 _CEILING = 0.8  # of what evidence can reach; no threshold is above: what is as wrong as can be for long is an alarm
 _NEVER = 1e3  # out of reach, but finite: such a signal never alarms by itself and still has its share of the blame
 _SPIKE = 2.0  # nor for more than this many thresholds, so that one wild sample is no alarm
@@ -67,7 +67,7 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
     servers whose signals say little one by one it ranks best.
     """
     rows = rows_of(signals, len(residuals))
-    bound = np.full(len(rows), _BOUND, np.float32) if spike is None else np.minimum(spike, np.float32(_BOUND))
+    bound = np.full(len(rows), BOUND, np.float32) if spike is None else np.minimum(spike, np.float32(BOUND))
     steps = newest or residuals.shape[-1]
     means = np.full((len(HORIZONS), len(rows) + 1, residuals.shape[1], steps), np.nan, np.float32)
     for index, horizon in enumerate(HORIZONS):
@@ -78,8 +78,8 @@ def evidence(residuals: Floats, signals: Sequence[Signal], spike: Floats | None 
         recent = residuals[: len(signals), :, -(steps + HORIZONS[0] - 1) :]
         size = [_badness(row, signal.direction) for row, signal in zip(recent, signals, strict=True) if signal.scored]
         if size:
-            together = _mean_size(np.clip(np.stack(size), 0, _BOUND))
-            _means(together[None], np.full(1, _BOUND, np.float32), HORIZONS[0], means[0, -1:])
+            together = _mean_size(np.clip(np.stack(size), 0, BOUND))
+            _means(together[None], np.full(1, BOUND, np.float32), HORIZONS[0], means[0, -1:])
     for index, signal in enumerate(rows):
         means[:, index] = _badness(means[:, index], signal.direction)
     return means
@@ -146,7 +146,7 @@ def _means(values: Floats, bound: Floats, horizon: int, out: Floats) -> None:
 
 def habitual(residuals: Floats, signals: Sequence[Signal]) -> bool:
     """Whether there are residuals against a GPU's own habits among them, see residuals.py."""
-    return len(residuals) == 4 * len(signals)
+    return len(residuals) == 5 * len(signals)
 
 
 def sizes(residuals: Floats, signals: Sequence[Signal], newest: int) -> Floats:
@@ -158,8 +158,8 @@ def sizes(residuals: Floats, signals: Sequence[Signal], newest: int) -> Floats:
     count = len(signals)
     model = np.full((count, residuals.shape[1], newest), np.nan, np.float32)
     recent = np.abs(residuals[:count, :, -(newest + HORIZONS[0] - 1) :])
-    _means(recent, np.full(count, _BOUND, np.float32), HORIZONS[0], model)
-    own = residuals[2 * count : 3 * count, :, -newest:]
+    _means(recent, np.full(count, BOUND, np.float32), HORIZONS[0], model)
+    own = residuals[3 * count : 4 * count, :, -newest:]
     chosen: Floats = np.where(np.isnan(own), model, own)
     chosen[[not signal.scored for signal in signals]] = np.nan
     return chosen
@@ -191,7 +191,7 @@ def calibrate(
     judged = np.isfinite(values)
     worst = (maxima[judged] / values[judged][:, None]).max(axis=0, initial=-np.inf)
     level = np.float32(max(_tail_quantiles(worst[None], chance, heaviest, bearers=bearers)[0], _LOWER))
-    ceiling = np.full(values.shape[1], _CEILING * _BOUND, np.float32)
+    ceiling = np.full(values.shape[1], _CEILING * BOUND, np.float32)
     if habitual(maxima[0, :-1], signals):
         ceiling[-1] = _CEILING * MOST
     bounded = np.where(values < _NEVER, np.minimum(values * level, ceiling), values)
@@ -220,7 +220,8 @@ def _by_signal(
     judged[1:, -1] = False
     judged[0, :-1] &= ~np.array([signal.lasting for signal in rows])
     lowest = np.where(np.arange(len(scored)) < len(rows), _LEAST, _LEAST_TOGETHER * _LEAST)
-    each = chance / (len(HORIZONS) * int(scored[:-1].sum()) + 1)
+    heard = np.isfinite(maxima[0, :-1]).any(axis=1)
+    each = chance / (len(HORIZONS) * max(1, int((scored[:-1] & heard).sum())) + 1)
     found = _tail_quantiles(maxima[judged], each, heaviest, censored, bearers)
     values[judged] = np.maximum(np.broadcast_to(lowest, values.shape)[judged], found)
     return values

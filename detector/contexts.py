@@ -12,10 +12,11 @@ from detector.telemetry import Floats
 from detector.topology import Topology
 
 CONTEXTS = 6  # idle, with ranks of the same job, busy alone; each settled or settling
+ACCOMPANIED = 2  # settled, with ranks of the same job
 SETTLING = 12  # steps after the GPU took up or ended work
 LAG = 18  # and those in which temperatures may still be on their way
 AFTERMATH = 24  # and those in which the slower time scales still hold much of what was before
-_QUANTILE, _USUAL = 0.95, 1.5  # of their size, and times that: further out, faults in the history would decide
+QUANTILE, USUAL = 0.95, 1.5  # of their size, and times that: further out, faults in the history would decide
 _EVER = 1_000_000_000
 _SAMPLES = 500  # of a context, fewer and it takes the scale of all together
 
@@ -51,7 +52,7 @@ def idle(context: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def accompanied(context: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a GPU has worked for a while with enough ranks of the same job to compare it with. Any shape."""
-    found: NDArray[np.bool_] = context == 2
+    found: NDArray[np.bool_] = context == ACCOMPANIED
     return found
 
 
@@ -91,7 +92,7 @@ class ContextScale:
                     mine = plane[~np.isnan(plane)]
                 if len(mine):
                     # Below 1 the model's own scale is the better one: a signal that never moved yet may move.
-                    values[number, signal] = max(1.0, _USUAL * float(np.quantile(mine, _QUANTILE)))
+                    values[number, signal] = max(1.0, USUAL * float(np.quantile(mine, QUANTILE)))
         return cls(values)
 
     def apply(self, residuals: Floats, context: NDArray[np.int64]) -> Floats:

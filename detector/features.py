@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from detector.signals import Signal
 from detector.telemetry import Floats
 from detector.topology import PRESENT, Topology
 from kernels import median_mad, peer_deviation
@@ -122,26 +123,54 @@ def _means(rows: Floats, weights: NDArray[np.float64], first: int) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def unchanged(values: Floats, first: int) -> Floats:
+def unchanged(values: Floats, first: int, twin: NDArray[np.int64], resolution: Floats) -> Floats:
     """For how many steps, at most WINDOW, a reading has been the very same; NaN where there is none.
 
+    Of a signal with a twin, how far that one has gone meanwhile, in its resolution; NaN where it does not report.
     [signals, gpus, steps] → [signals, gpus, steps - first]. Steps without a reading neither count nor end it. NaN also
-    for who has come only lately and never changed: since when is not known.
+    for who has come only lately and never changed: since when is not known. twin: see `twins`, [signals]; resolution:
+    [signals].
     """
     signals, gpus, steps = values.shape
     runs = np.full((signals, gpus, steps - first), np.nan, np.float32)
     for signal in range(signals):
         for gpu in range(gpus):
-            last, run = np.float32(np.nan), 0
+            last, run, since, newest = np.float32(np.nan), 0, 0, 0
             for step in range(max(0, first - WINDOW), steps):
                 value = values[signal, gpu, step]
                 if np.isnan(value):
                     continue
+                since = since if value == last or np.isnan(last) else newest + 1
                 run = min(run + 1, WINDOW) if value == last else 0
-                last = value
+                last, newest = value, step
                 if step >= first and (run == WINDOW or not _newcomer(values[signal, gpu, : step + 1])):
-                    runs[signal, gpu, step - first] = run
+                    if twin[signal] < 0:
+                        runs[signal, gpu, step - first] = run
+                    else:
+                        moving = values[twin[signal], gpu, max(since, step - WINDOW) : step + 1]
+                        runs[signal, gpu, step - first] = _way(moving) / resolution[twin[signal]]
     return runs
+
+
+@njit(cache=True, nogil=True)
+def _way(readings: Floats) -> np.float32:
+    """From the lowest to the highest; NaN where there are none."""
+    lowest, highest = np.float32(np.inf), np.float32(-np.inf)
+    for reading in readings:
+        if not np.isnan(reading):
+            lowest, highest = min(lowest, reading), max(highest, reading)
+    return highest - lowest if highest >= lowest else np.float32(np.nan)
+
+
+def twins(signals: Sequence[Signal]) -> NDArray[np.int64]:
+    """The row of each signal's twin, -1 where it has none or that one is not among them, [signals]."""
+    rows = {signal.name: row for row, signal in enumerate(signals)}
+    return np.array([rows.get(signal.twin or "", -1) for signal in signals], np.int64)
+
+
+def resolutions(signals: Sequence[Signal]) -> Floats:
+    """What each sensor can tell apart, [signals]; something very small where nobody says."""
+    return np.array([max(signal.resolution, 1e-6) for signal in signals], np.float32)
 
 
 @njit(cache=True, nogil=True)

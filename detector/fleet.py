@@ -11,8 +11,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from detector import findings, groups, registry, rules, verdicts
+from detector import changes, findings, groups, registry, rules, verdicts
 from detector.calibration import HISTORY
+from detector.changes import REACH
 from detector.contexts import SETTLING
 from detector.features import WINDOW
 from detector.feed import Feed
@@ -33,7 +34,7 @@ from detector.window import Window
 log = structlog.get_logger()
 
 _PAST = WINDOW + SETTLING + 1  # steps that a residual looks back, and a counter's first total
-LENGTH = _PAST + HISTORY  # of the window
+LENGTH = _PAST + REACH + HISTORY  # of the window
 _FITS = 0.5  # share of a model's signals that the fleet must report for the model to serve
 
 
@@ -275,40 +276,45 @@ class Chair:
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Drop the residuals of these GPUs."""
         if self._judged:
-            self._judged.trail.forget(rows[rows < len(self._judged.gpus)])
+            for trail in self._judged.trails:
+                trail.forget(rows[rows < len(self._judged.gpus)])
 
     def judge(self, judge: Judge, telemetry: Telemetry, steps: int) -> Residuals:
         """The newest HISTORY residuals, `steps` of them new."""
-        known = self._judged if self._judged and self._judged.judge is judge else None
-        new = min(steps, HISTORY) if known else HISTORY
-        residuals = judge.residuals(telemetry.newest(_PAST + new), _PAST) if new else None
-        if known and new < HISTORY:
-            trail = known.of(telemetry.gpus)
-            if residuals:
-                trail.add(residuals)
+        known = self._judged if self._judged and self._judged.judge is judge and steps < HISTORY else None
+        if known is None:
+            residuals = judge.residuals(telemetry.newest(LENGTH), _PAST)
+            plain = changes.compared(judge, residuals)
+            whole = changes.added(judge, residuals, plain, telemetry, HISTORY)
+            trails = Trail(whole.own), Trail(whole.shared), Trail(plain)
         else:
-            assert residuals is not None
-            trail = Trail(residuals)
-        self._judged = _Judged(judge, telemetry.gpus, trail)
-        return trail.residuals
+            trails = known.of(telemetry.gpus)
+            if steps:
+                residuals = judge.residuals(telemetry.newest(_PAST + steps), _PAST)
+                trails[2].add(changes.compared(judge, residuals))
+                whole = changes.added(judge, residuals, trails[2].values, telemetry, steps)
+                trails[0].add(whole.own)
+                trails[1].add(whole.shared)
+        self._judged = _Judged(judge, telemetry.gpus, trails)
+        return Residuals(trails[0].values, trails[1].values)
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """The newest residuals: by whom, and of which GPUs."""
+    """The newest residuals: by whom, and of which GPUs.
+
+    trails: own and shared of the newest HISTORY steps, and what changes are seen by, for REACH steps more.
+    """
 
     judge: Judge
     gpus: tuple[Gpu, ...]
-    trail: Trail
+    trails: tuple[Trail, Trail, Trail]
 
-    def of(self, gpus: tuple[Gpu, ...]) -> Trail:
+    def of(self, gpus: tuple[Gpu, ...]) -> tuple[Trail, Trail, Trail]:
         """The same for another fleet: who is new, or was exchanged, has no past."""
         if gpus == self.gpus:
-            return self.trail
+            return self.trails
         rows = {gpu: row for row, gpu in enumerate(self.gpus)}
         here = np.array([rows.get(gpu, -1) for gpu in gpus], np.int64)
-        own, shared = (
-            np.where(here[:, None] >= 0, past[:, here], np.float32(np.nan))
-            for past in (self.trail.residuals.own, self.trail.residuals.shared)
-        )
-        return Trail(Residuals(own, shared))
+        own, shared, plain = self.trails
+        return own.of(here), shared.of(here), plain.of(here)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from detector import groups
 from detector.budget import Tail
 from detector.calibration import BLOCK, block_maxima, calibrate, chance, evidence, incidents, rough
-from detector.contexts import ContextScale
+from detector.changes import REACH, changes, tellable
+from detector.contexts import ACCOMPANIED, QUANTILE, USUAL, ContextScale
 from detector.residuals import Residuals, in_units
 from detector.signals import Signal
-from detector.telemetry import Floats, Telemetry
+from detector.telemetry import IDLE, Floats, Telemetry
 
 _TYPICAL = 0.1  # false alarms per 1,000 GPU-hours, to tell incidents by
 _GROUPS = 0.2  # share of the budget that nodes, racks and jobs may spend
@@ -36,20 +37,25 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Scales of both kinds of residuals, and their thresholds by budget; group_units: see groups.py."""
+    """Scales of both kinds of residuals, and their thresholds by budget.
+
+    change_units: how large changes are, [signals]; group_units: see groups.py.
+    """
 
     own_scale: ContextScale
     shared_scale: ContextScale
     own: Tail
     shared: Tail
+    change_units: Floats
     group_units: dict[str, float]
 
 
 def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) -> Limits:
     """Limits that spend any budget on stretches believed to be mostly healthy. step: seconds."""
     contexts = [stretch.context for stretch in stretches]
-    own_scale, own = _scaled([stretch.residuals.own for stretch in stretches], contexts, len(signals))
-    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, len(signals))
+    own_scale, plain = _scaled([stretch.residuals.own for stretch in stretches], contexts, signals)
+    shared_scale, shared = _scaled([stretch.residuals.shared for stretch in stretches], contexts, signals)
+    change_units, own = _with_changes(plain, stretches, own_scale, signals)
     common = groups.signals(signals)
     by_kind = [
         groups.medians(evidence(residuals, common), stretch.telemetry)
@@ -73,6 +79,7 @@ def fit(stretches: Sequence[Stretch], signals: tuple[Signal, ...], step: float) 
         shared_scale,
         _tail(lambda: (part for each in own for part in _evidence(each, signals)), signals, step, _LATER, 0.0),
         _tail(lambda: iter(together), common, step, share, _HEAVY),
+        change_units,
         units,
     )
 
@@ -94,13 +101,13 @@ def _tail(
 
 
 def _scaled(
-    residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]], signals: int
+    residuals: Sequence[Floats], contexts: Sequence[NDArray[np.int64]], signals: Sequence[Signal]
 ) -> tuple[ContextScale, list[Floats]]:
     """Of several stretches the more cautious scale. The last rows are how long each signal's readings are the same."""
     pairs = list(zip(residuals, contexts, strict=True))
     values = np.max([ContextScale.fit(each, context).values for each, context in pairs], axis=0)
     rows = len(residuals[0])
-    for row in range(rows - signals, rows):
+    for row in range(rows - len(signals), rows):
         runs = np.concatenate([each[row].ravel() for each in residuals])
         known = runs[~np.isnan(runs)]
         # A reading that often stays the same says nothing by staying so.
@@ -108,6 +115,37 @@ def _scaled(
             values[:, row] = np.inf
     scale = ContextScale(values)
     return scale, [in_units(each, scale, context, signals) for each, context in pairs]
+
+
+def _with_changes(
+    own: Sequence[Floats], stretches: Sequence[Stretch], scale: ContextScale, signals: Sequence[Signal]
+) -> tuple[Floats, list[Floats]]:
+    """The residuals of GPUs with the changes of their plain comparison, and how large those are, [signals].
+
+    Nothing less than what the sensor tells apart, as among ranks, is large.
+    """
+    count = len(signals)
+    plain = slice(count, 2 * count)
+    found = []
+    for each, stretch in zip(own, stretches, strict=True):
+        before = np.full((count, each.shape[1], REACH), np.nan, np.float32)
+        nobody = np.full((each.shape[1], REACH), IDLE, np.int32)
+        past = (
+            np.concatenate([before, tellable(each[plain], signals)], axis=2),
+            np.concatenate([nobody, stretch.telemetry.job], axis=1),
+        )
+        found.append(changes(*past))
+    units = (1 / scale.values[ACCOMPANIED, plain]).astype(np.float32)
+    for row in range(count):
+        sizes = np.abs(np.concatenate([each[row].ravel() for each in found]))
+        known = sizes[~np.isnan(sizes)]
+        if len(known):
+            units[row] = max(units[row], USUAL * float(np.quantile(known, QUANTILE)))
+    whole = [
+        Residuals(each, each[:0]).with_changes(changed / units[:, None, None]).own
+        for each, changed in zip(own, found, strict=True)
+    ]
+    return units, whole
 
 
 def _evidence(residuals: Floats, signals: tuple[Signal, ...]) -> Iterator[Floats]:

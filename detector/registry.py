@@ -24,7 +24,7 @@ from detector.offsets import Offsets
 from detector.residuals import ModelJudge
 from detector.signals import Signal
 
-FORMAT = 5
+FORMAT = 6
 _WEIGHTS = "model.safetensors"
 _CARD = "card.json"
 _SCALING = ("centre", "spread", "lowest", "highest", "idle")
@@ -151,6 +151,7 @@ def pack(judge: ModelJudge) -> bytes:
     ):
         tensors[f"{name}.scale"] = torch.from_numpy(scale.values)
         tensors[f"{name}.tail"] = torch.from_numpy(tail.values)
+    tensors["change_units"] = torch.from_numpy(judge.change_units)
     tensors["offsets.values"] = torch.from_numpy(judge.offsets.values)
     tensors["offsets.units"] = torch.from_numpy(judge.offsets.units)
     if judge.habits is not None:
@@ -183,6 +184,7 @@ def _unpack(weights: bytes, card: Card) -> ModelJudge:
         shared.thresholds(card.budget_per_1000_gpu_hours),
         own,
         shared,
+        tensors["change_units"].numpy(),
         Offsets(card.offsets_of, tensors["offsets.values"].numpy(), tensors["offsets.units"].numpy(), card.software_of),
         Habits(card.habits_of, *(tensors[f"habits.{name}"].numpy() for name in _HABITS)) if card.habits_of else None,
         card.group_units,

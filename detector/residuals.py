@@ -25,7 +25,7 @@ from detector.topology import MINIMUM, PRESENT, Groups, Ints, Topology, by_node,
 from kernels import peer_deviation
 
 _BATCH_NODES = 4096
-MISSED = np.float32(2.0)  # scrapes: who missed one has seen the same reading less often
+MISSED = 2.0  # scrapes: who missed one has seen the same reading less often
 GAPS = 0.2  # of its readings a GPU may lack and still say something about its groups
 _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before anything is calibrated
 
@@ -34,9 +34,10 @@ _PEER_SIGMAS = 4.0  # robust deviations that are one unit of residual before any
 class Residuals:
     """Residuals in units of what is usual, float32 [rows, gpus, steps]; NaN where absent or without an opinion.
 
-    own: the GPU against its peers, which decides about this GPU; a row for each signal. A model's has two more for
-    each: plainly against the median of those who do the same, and for how long the reading has been the very same;
-    between those a third, where signals are not described: against the GPU's own habits.
+    own: the GPU against its peers, which decides about this GPU; a row for each signal. A model's has three more for
+    each: plainly against the median of those who do the same; how that has changed, see changes.py, which a judge
+    leaves to who knows the past; and for how long the reading has been the very same. Before the last another, where
+    signals are not described: against the GPU's own habits.
     shared: what decides about jobs, nodes and racks: the GPU against what is usual without peers, a row for each
     signal. A model's has two more for each: what its whole node has against its peers, and unchanged readings again.
     """
@@ -58,6 +59,12 @@ class Residuals:
         unit = usual.unit(gpus)
         own[: len(unit)] /= unit
         return Residuals(own, _less(self.shared, rows[2 * signals :]))
+
+    def with_changes(self, changed: Floats) -> Residuals:
+        """As many of the newest steps with another row for each signal, see changes.py."""
+        own, shared = (each[..., each.shape[2] - changed.shape[2] :] for each in (self.own, self.shared))
+        plain = 2 * len(changed)
+        return Residuals(np.concatenate([own[:plain], changed, own[plain:]]), shared)
 
     def with_habits(self, unusual: Floats) -> Residuals:
         """With another row for each signal, see habits.py."""
@@ -91,6 +98,10 @@ class Judge(Protocol):
     def group_units(self) -> Mapping[str, float]:
         """How far the medians of a kind of group go, against a node's; 1 for one that is not here."""
 
+    @property
+    def change_units(self) -> Floats | None:
+        """How large changes of the plain comparison are, [signals]; None where its residuals are no model's."""
+
     def residuals(self, telemetry: Telemetry, first: int) -> Residuals:
         """The residuals of step `first` and later; the steps before are their past."""
 
@@ -106,6 +117,7 @@ class PeerJudge:
     signals: tuple[Signal, ...]
     state: tuple[str, str]
     group_units: Mapping[str, float] = field(default_factory=dict)
+    change_units: None = None
     basis: str = "peers"
 
     @property
@@ -168,6 +180,7 @@ class ModelJudge:
     shared: Thresholds
     own_tail: Tail
     shared_tail: Tail
+    change_units: Floats
     offsets: Offsets = NONE
     habits: Habits | None = None
     group_units: Mapping[str, float] = field(default_factory=dict)
@@ -195,10 +208,9 @@ class ModelJudge:
         if self.habits is not None:
             found = found.with_habits(self.habits.residuals(ordered, readings, first))
         found = found.less(self.offsets, telemetry.gpus, prepared.context, len(self.signals))
-        count = len(self.signals)
         return Residuals(
-            in_units(found.own, self.own_scale, prepared.context, count),
-            in_units(found.shared, self.shared_scale, prepared.context, count),
+            in_units(found.own, self.own_scale, prepared.context, self.signals),
+            in_units(found.shared, self.shared_scale, prepared.context, self.signals),
         )
 
 
@@ -313,7 +325,7 @@ def agreed(own: Floats, plain: Floats) -> Floats:
     return np.where(np.isnan(own) | np.isnan(plain), np.float32(np.nan), nearer).astype(np.float32)
 
 
-def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64], signals: int) -> Floats:
+def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64], signals: Sequence[Signal]) -> Floats:
     """Residuals in what is usual for them, [rows, gpus, steps].
 
     The last rows, one for each signal, are for how long its reading has been the same: from here on, for how much
@@ -321,16 +333,21 @@ def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64],
     the last ones.
     """
     scaled = scale.apply(residuals, context)
-    scaled[-signals:] = apart_from_fleet(scaled[-signals:])
+    scaled[-len(signals) :] = apart_from_fleet(scaled[-len(signals) :], missed(signals))
     return scaled
 
 
-def apart_from_fleet(unchanged: Floats) -> Floats:
-    """[signals, gpus, steps] less the median of all GPUs and the scrapes that those may have missed; not below 0."""
+def missed(signals: Sequence[Signal]) -> Floats:
+    """By how much less the others' readings may have stood still, because they missed scrapes, [signals, 1, 1]."""
+    return np.array([0.0 if signal.twin else MISSED for signal in signals], np.float32)[:, None, None]
+
+
+def apart_from_fleet(unchanged: Floats, missed: Floats) -> Floats:
+    """[signals, gpus, steps] less the median of all GPUs and what those may have missed; not below 0."""
     present = ~np.isnan(unchanged)
     middle = np.sort(unchanged, axis=1)  # NaN last
     place = np.maximum(present.sum(axis=1, keepdims=True) - 1, 0) // 2
-    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1) - MISSED, 0)
+    longer: Floats = np.maximum(unchanged - np.take_along_axis(middle, place, axis=1) - missed, 0)
     return longer
 
 

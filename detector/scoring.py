@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from detector import anew, findings, groups, rules
+from detector import anew, changes, findings, groups, rules
 from detector.calibration import HISTORY
+from detector.changes import REACH
 from detector.contexts import SETTLING
 from detector.features import WINDOW
 from detector.findings import Findings
@@ -64,26 +65,22 @@ def score(telemetry: Telemetry, judge: Judge, first: int = 0) -> Iterator[Step]:
     reported = np.any(~np.isnan(telemetry.values), axis=0)
     silence, length = _silence(reported), telemetry.step
     nodes = np.unique([gpu.node for gpu in telemetry.gpus], return_inverse=True)[1]
-    before: Residuals | None = None
-    for begin, end, seen, renewed in _chunks(telemetry, first):
-        made = _residuals(seen, judge, begin, end)
-        if before:  # what was forgotten stays so
-            made.own[..., : HISTORY - 1] = before.own[..., 1 - HISTORY :]
-            made.shared[..., : HISTORY - 1] = before.shared[..., 1 - HISTORY :]
-        made.own[:, renewed, : HISTORY - 1] = made.shared[:, renewed, : HISTORY - 1] = np.nan
-        before = made
+    seen: _Seen | None = None
+    for begin, end, known, renewed in _chunks(telemetry, first):
+        seen = _seen(known, judge, begin, end, seen.past(renewed) if seen else None)
+        made = seen.residuals
         for step in range(begin, end):
             now = slice(step - begin, step - begin + HISTORY)
             answering = np.bincount(nodes, reported[:, step])[nodes] > 0
-            missed = answering & rules.missing(silence[:, step], seen.gpus)
-            recent = _until(seen, step, max(0, step - rules.MEMORY + 1))
+            missed = answering & rules.missing(silence[:, step], known.gpus)
+            recent = _until(known, step, max(0, step - rules.MEMORY + 1))
             errors = rules.errors(recent, len(recent.timestamps) - 1)
             newest = Residuals(made.own[..., now], made.shared[..., now])
-            current = _until(seen, step, step)
+            current = _until(known, step, step)
             together, ratios = groups.weigh(judge, newest, current)
-            down = groups.silent(silence[:, step], ~answering, seen.gpus, length)
+            down = groups.silent(silence[:, step], ~answering, known.gpus, length)
             found = findings.find(
-                seen.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
+                known.gpus, newest.own, ratios, judge.signals, judge.own, silence[:, step], missed, errors
             )
             yield Step(step, found, together.scores | down.scores, together.causes | down.causes, newest.own)
 
@@ -152,16 +149,46 @@ def _chunks(telemetry: Telemetry, first: int) -> Iterator[tuple[int, int, Teleme
         yield begin, end, telemetry, begins[:, begin]
 
 
-def _residuals(telemetry: Telemetry, judge: Judge, begin: int, end: int) -> Residuals:
-    """The residuals of the chunk and of the HISTORY before it; NaN before the first step."""
-    wanted = begin - HISTORY + 1
-    start = max(0, wanted - _PAST)
-    piece = _until(telemetry, end - 1, start)
-    found = judge.residuals(piece, max(0, wanted) - start)
-    missing = max(0, -wanted)
-    return Residuals(
-        *(np.pad(each, ((0, 0), (0, 0), (missing, 0)), constant_values=np.nan) for each in (found.own, found.shared))
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The residuals of a chunk and of HISTORY - 1 steps before it; what changes are seen by, of REACH steps more."""
+
+    residuals: Residuals
+    plain: Floats
+
+    def past(self, renewed: NDArray[np.bool_]) -> _Seen:
+        """What the next chunk goes by, without those whose past begins anew. What was forgotten stays so."""
+        own, shared, plain = (
+            np.where(renewed[:, None], np.float32(np.nan), each[..., -steps:])
+            for each, steps in (
+                (self.residuals.own, HISTORY - 1),
+                (self.residuals.shared, HISTORY - 1),
+                (self.plain, REACH),
+            )
+        )
+        return _Seen(Residuals(own, shared), plain)
+
+
+def _seen(telemetry: Telemetry, judge: Judge, begin: int, end: int, past: _Seen | None) -> _Seen:
+    """Without a past it is computed; NaN before the telemetry begins."""
+    wanted = begin if past else begin - (HISTORY - 1) - REACH
+    first = max(0, wanted)
+    start = max(0, first - _PAST)
+    found = judge.residuals(_until(telemetry, end - 1, start), first - start)
+    own, shared, plain = (
+        np.pad(each, ((0, 0), (0, 0), (first - wanted, 0)), constant_values=np.nan)
+        for each in (found.own, found.shared, changes.compared(judge, found))
     )
+    found, until = Residuals(own, shared), telemetry.part(slice(end))
+    if past is None:
+        return _Seen(changes.added(judge, found, plain, until, HISTORY - 1 + end - begin), plain)
+    plain = np.concatenate([past.plain, plain], axis=2)
+    newest = changes.added(judge, found, plain, until, end - begin)
+    own, shared = (
+        np.concatenate(both, axis=2)
+        for both in ((past.residuals.own, newest.own), (past.residuals.shared, newest.shared))
+    )
+    return _Seen(Residuals(own, shared), plain)
 
 
 def _silence(reported: NDArray[np.bool_]) -> NDArray[np.int64]:

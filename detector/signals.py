@@ -55,6 +55,7 @@ class _Entry(BaseModel):
     follows: Follows = None
     held: float | None = None
     lags: bool = False
+    twin: str | None = None
     cause: _Cause = _Cause()
     alarms: tuple[Alarm, ...] = ()
 
@@ -105,13 +106,17 @@ class Signal:
     together: Direction | None = None
     held: float | None = None  # work holds at least so much of it
     lasting: bool = False  # only what lasts says something
+    twin: str | None = None  # another signal: while that one moves, this one does not stand still
     lags: bool = False  # is on its way for a while after work begins or ends
     restarts: bool = False  # set to another level, what was before says nothing of what is usual
     alone: bool = True  # may be an alarm by itself; what nobody has described is judged together with the rest
 
     def stuck(self) -> Signal:
         """The same signal, by how long its readings have not changed at all."""
-        return replace(self, direction="high", cause_high=SENSOR, cause_low=SENSOR, rank_high=-5, rank_low=-5)
+        lasting = self.lasting or self.twin is not None  # a twin may be ahead for a moment
+        return replace(
+            self, direction="high", cause_high=SENSOR, cause_low=SENSOR, rank_high=-5, rank_low=-5, lasting=lasting
+        )
 
     def cause(self, deviation: float) -> str:
         """What a deviation of that sign points to; the signal's own name where nothing better is known."""
@@ -172,6 +177,9 @@ def load(path: Path = DEFAULT) -> Signals:
     for name in names:
         if names.count(name) > 1:
             raise SignalsError(f"{path}: the signal {name!r} is listed twice")
+    for entry in file.signals:
+        if entry.twin is not None and entry.twin not in names:
+            raise SignalsError(f"{path}: {entry.name} has the twin {entry.twin!r}, which is not a signal")
     queries = tuple(Query(entry.query, _signal(entry, file), entry.expand) for entry in file.signals)
     for name in file.restart:
         if name not in names:
@@ -208,6 +216,7 @@ def _signal(entry: _Entry, file: _File) -> Signal | None:
         file.ranks.get(entry.cause.low or "", 0),
         entry.together,
         entry.held,
+        twin=entry.twin,
         lags=entry.lags,
         restarts=entry.name in file.restart,
     )

@@ -149,6 +149,7 @@ def _calibrated(
         usual.shared.thresholds(budget),
         usual.own,
         usual.shared,
+        usual.change_units,
         usually,
         full,
         usual.group_units,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from detector.features import CLIP, LATELY, TREND, WINDOW
+from detector.features import CLIP, LATELY, TREND, WINDOW, resolutions, twins
 from detector.signals import Signal
 
 _NAN = float("nan")
@@ -74,14 +74,15 @@ def _fresh(readings: Tensor) -> Tensor:
     return torch.where(newest > 0, 1 / (1 + steps - newest.double()), 0.0).float()
 
 
-def unchanged(values: Tensor, first: int) -> Tensor:
+def unchanged(values: Tensor, first: int, signals: Sequence[Signal]) -> Tensor:
     """See features.unchanged. [signals, gpus, steps] → [signals, gpus, steps - first]."""
     begin = max(0, first - WINDOW)
-    return torch.stack([_unchanged(values[..., begin : step + 1]) for step in range(first, values.shape[2])], dim=-1)
+    ends = range(first + 1, values.shape[2] + 1)
+    return torch.stack([_unchanged(values[..., begin:end], signals) for end in ends], dim=-1)
 
 
-def _unchanged(readings: Tensor) -> Tensor:
-    """Of the last step. [..., steps] → [...]."""
+def _unchanged(readings: Tensor, signals: Sequence[Signal]) -> Tensor:
+    """Of the last step. [signals, gpus, steps] → [signals, gpus]."""
     now = readings[..., -1:]
     place = torch.arange(1, readings.shape[-1] + 1, device=readings.device, dtype=torch.int16)
     present = ~readings.isnan()
@@ -90,7 +91,20 @@ def _unchanged(readings: Tensor) -> Tensor:
     # Who came only lately and never changed: nobody reported when the window began.
     begin = max(0, readings.shape[-1] - 1 - WINDOW)
     since = present[..., begin : begin + LATELY].any(-1) | (otherwise.squeeze(-1) > begin)
-    return torch.where(present[..., -1] & (since | (run == WINDOW)), run.float(), _NAN)
+    count = run.float()
+    told_apart, lately = resolutions(signals).tolist(), place > readings.shape[-1] - 1 - WINDOW
+    for row, twin in enumerate(twins(signals).tolist()):
+        if twin >= 0:
+            count[row] = _way(readings[twin], (place > otherwise[row]) & lately) / told_apart[twin]
+    return torch.where(present[..., -1] & (since | (run == WINDOW)), count, _NAN)
+
+
+def _way(readings: Tensor, chosen: Tensor) -> Tensor:
+    """See features._way. [gpus, steps] each → [gpus]."""
+    known = chosen & ~readings.isnan()
+    highest = torch.where(known, readings, -_INF).amax(-1)
+    lowest = torch.where(known, readings, _INF).amin(-1)
+    return torch.where(known.any(-1), highest - lowest, _NAN)
 
 
 def trend(scaled: Tensor, first: int) -> Tensor:

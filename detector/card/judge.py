@@ -44,6 +44,7 @@ class CardJudge:
         self.own: Thresholds = model.own
         self.shared: Thresholds = model.shared
         self.group_units = model.group_units
+        self.change_units = model.change_units
         self._model = model
         self._device = device
         self._paced = paced
@@ -67,7 +68,7 @@ class CardJudge:
                 values, job = self._mirror.of(telemetry)
             with self._stage("features"):
                 readings = features.clean(self.signals, values)
-                unchanged = features.unchanged(readings, first).transpose(1, 2)
+                unchanged = features.unchanged(readings, first, self.signals).transpose(1, 2)
             with self._stage("graph"):
                 named = telemetry.edges is None or "job" in telemetry.edges
                 now = doing(self.signals, readings, job, self._model.state, first, named, standing)
@@ -121,8 +122,8 @@ class CardJudge:
             shared = residuals.less(shared, [each[2 * count :] for each in standing.usual], now)
             own_scale, shared_scale = self._scales
             return (
-                residuals.in_units(own, own_scale, now.context, count),
-                residuals.in_units(shared, shared_scale, now.context, count),
+                residuals.in_units(own, own_scale, now.context, kinds),
+                residuals.in_units(shared, shared_scale, now.context, kinds),
             )
 
     def _trend(self, window: Tensor, past: int) -> Tensor:

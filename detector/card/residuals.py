@@ -12,7 +12,7 @@ from detector.card.groups import Groups, medians
 from detector.card.peers import Topology
 from detector.card.standing import Standing
 from detector.contexts import AFTERMATH, LAG
-from detector.residuals import GAPS, MISSED
+from detector.residuals import GAPS, missed
 from detector.signals import Signal
 from detector.topology import MINIMUM, PRESENT
 
@@ -21,7 +21,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """Which signals are what, bool [signals, 1, 1]."""
+    """Which signals are what, bool [signals, 1, 1]; missed: see residuals.missed, float32."""
 
     job: Tensor
     heat: Tensor
@@ -29,6 +29,7 @@ class Kinds:
     grows: Tensor
     steady: Tensor
     either: Tensor
+    missed: Tensor
 
     @classmethod
     def of(cls, signals: Sequence[Signal], device: torch.device) -> Kinds:
@@ -42,6 +43,7 @@ class Kinds:
             told([signal.direction == "high" for signal in signals]),
             told([signal.kind == "counter" for signal in signals]),
             told([signal.direction == "both" for signal in signals]),
+            torch.from_numpy(missed(signals)).to(device),
         )
 
 
@@ -165,9 +167,9 @@ def less(residuals: Tensor, usual: Sequence[Tensor], now: Circumstances) -> Tens
     return torch.cat([residuals[:rows] - mine, residuals[rows:]])
 
 
-def in_units(residuals: Tensor, scale: Tensor, context: Tensor, signals: int) -> Tensor:
+def in_units(residuals: Tensor, scale: Tensor, context: Tensor, kinds: Kinds) -> Tensor:
     """See residuals.in_units. scale: [rows, CONTEXTS], see contexts.ContextScale."""
     scaled = residuals / scale[:, context]
-    runs = scaled[-signals:]
+    runs = scaled[-len(kinds.missed) :]
     middle = runs.nanmedian(2, keepdim=True).values  # the lower one of an even number, as there
-    return torch.cat([scaled[:-signals], (runs - middle - float(MISSED)).clamp(min=0.0)])
+    return torch.cat([scaled[: -len(runs)], (runs - middle - kinds.missed).clamp(min=0.0)])

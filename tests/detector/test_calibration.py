@@ -130,8 +130,8 @@ def test_signals_that_nobody_described_alarm_only_together_and_share_the_blame()
 
 def test_whatever_the_history_was_like_signals_that_leave_their_habits_entirely_are_an_alarm() -> None:
     signals = [Signal("a", alone=False), Signal("b", alone=False)]
-    residuals = np.zeros((8, 20, 4 * BLOCK), np.float32)
-    residuals[4:6] = MOST
+    residuals = np.zeros((10, 20, 4 * BLOCK), np.float32)
+    residuals[6:8] = MOST
     found = evidence(residuals, signals)
     assert found[0, -1].max() == MOST
     assert calibrate(block_maxima(found), signals, 1e-4).values[0, -1] < MOST

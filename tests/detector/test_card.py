@@ -148,7 +148,8 @@ def test_the_windows_copy_is_the_window_whatever_happens_to_it(
     model: ModelJudge, eventful: Telemetry, device: torch.device
 ) -> None:
     """Half of a fleet, then all of it; a late sample, a limit set anew, a GPU that leaves, the end of the arrays."""
-    judge, window = CardJudge(model, device), Window(LENGTH, STEP)
+    length = LIVE + HISTORY
+    judge, window = CardJudge(model, device), Window(length, STEP)
     restarting = tuple(replace(signal, restarts=signal.name == "sm_clock_hertz") for signal in eventful.signals)
     eventful = replace(eventful, signals=restarting)
     half = replace(eventful, gpus=eventful.gpus[:20], values=eventful.values[:, :20], job=eventful.job[:20])
@@ -160,16 +161,16 @@ def test_the_windows_copy_is_the_window_whatever_happens_to_it(
 
     report(window, half, range(90))
     whole = judged(new=HISTORY)
-    assert whole == 4 * (5 + 1) * 20 * LENGTH
+    assert whole == 4 * (5 + 1) * 20 * length
     assert judged() == 0
     for step in range(90, 95):
         report(window, half, range(step, step + 1))
-        assert judged() == whole // LENGTH
+        assert judged() == whole // length
     late = np.array([3]), eventful.timestamps[[92]], np.array([80.0])
     window.write("temperature_celsius", *late)
-    assert judged() == whole // LENGTH
+    assert judged() == whole // length
     report(window, eventful, range(95, 96))
-    assert judged() == 2 * whole * (LIVE + 1) // LENGTH
+    assert judged() == 2 * whole * (LIVE + 1) // length
     report(window, eventful, range(96, 115))
     judged()
     window.begin_anew(24)

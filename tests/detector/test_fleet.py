@@ -11,7 +11,7 @@ from detector import history, ingest, recording, registry, scoring, signals, tra
 from detector.calibration import HISTORY
 from detector.fleet import LENGTH, Fleet
 from detector.promql import Prometheus, PrometheusError
-from detector.residuals import ModelJudge, Residuals
+from detector.residuals import ModelJudge
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry
 from detector.topology import KINDS
 from detector.trail import Trail
@@ -19,7 +19,7 @@ from detector.training import Settings
 from detector.window import Window
 
 from .conftest import Serve
-from .fleets import START, STEP, judged, row, telemetry
+from .fleets import START, STEP, row, telemetry
 
 STATE = ("utilization_ratio", "power_watts")
 HOT = Gpu("node-03", "5", "GPU-2-5", "H100", "rack-2")
@@ -78,12 +78,12 @@ def test_with_a_model_too_and_it_is_taken_up_when_it_appears(prometheus: Serve, 
 
 
 def test_live_and_recorded_scores_of_the_same_samples_agree(prometheus: Serve, trained: Path) -> None:
-    fleet = overheated(telemetry(160), since=150)
+    fleet = overheated(telemetry(170), since=150)
     url = prometheus(fleet)
-    live = watch(url, trained, range(130, 160))
+    live = watch(url, trained, range(LENGTH, 170))
     loaded, _ = registry.read(registry.versions(trained)[0])
     recorded = scored(loaded, fleet, LENGTH - HISTORY)
-    for step, found in enumerate(live, 130):
+    for step, found in enumerate(live, LENGTH):
         expected = recorded[:, step - (LENGTH - HISTORY)]
         np.testing.assert_allclose([found[gpu] for gpu in fleet.gpus], expected, atol=1e-5)
 
@@ -182,9 +182,9 @@ def test_a_version_read_back_judges_as_before(trained: Path) -> None:
     assert card.gpus == 32
     again, _ = registry.read(registry.versions(trained)[0])
     fleet = telemetry(100, seed=9)
-    first, second = (each.residuals(fleet, 70).own for each in (loaded, again))
+    first, second = (scored(each, fleet, 70) for each in (loaded, again))
     np.testing.assert_array_equal(first, second)
-    assert judged(first, loaded.signals, loaded.own)[0] is not None
+    assert np.isfinite(first).any()
 
 
 def test_a_model_serves_on_when_a_signal_is_no_longer_reported(trained: Path) -> None:
@@ -254,16 +254,18 @@ def test_ended_jobs_are_dropped_from_the_windows_memory() -> None:
 
 def test_a_trail_holds_the_newest_residuals_in_their_order() -> None:
     random = np.random.default_rng(6)
-    own, shared = (random.random((rows, 3, 60)).astype(np.float32) for rows in (4, 2))
-    trail, at = Trail(Residuals(own[..., :8], shared[..., :8])), 8
+    rows = random.random((4, 3, 60)).astype(np.float32)
+    trail, at = Trail(rows[..., :8]), 8
     for new in (1, 3, 0, 7, 1, 1, 5, 2):
-        trail.add(Residuals(own[..., at : at + new], shared[..., at : at + new]))
+        trail.add(rows[..., at : at + new])
         at += new
-        np.testing.assert_array_equal(trail.residuals.own, own[..., at - 8 : at])
-        np.testing.assert_array_equal(trail.residuals.shared, shared[..., at - 8 : at])
+        np.testing.assert_array_equal(trail.values, rows[..., at - 8 : at])
     trail.forget(np.array([1]))
-    assert np.isnan(trail.residuals.own[:, 1]).all()
-    np.testing.assert_array_equal(trail.residuals.own[:, 2], own[:, 2, at - 8 : at])
+    assert np.isnan(trail.values[:, 1]).all()
+    np.testing.assert_array_equal(trail.values[:, 2], rows[:, 2, at - 8 : at])
+    others = trail.of(np.array([2, -1]))
+    np.testing.assert_array_equal(others.values[:, 0], rows[:, 2, at - 8 : at])
+    assert np.isnan(others.values[:, 1]).all()
 
 
 def test_islands_and_roles_come_from_prometheus_and_a_model_that_knows_islands_serves(

@@ -9,7 +9,7 @@ from detector import habits, offsets, signals
 from detector.batches import peers, prepare
 from detector.calibration import BLOCK
 from detector.contexts import alone, idle
-from detector.features import TREND, WINDOW, Scaling, trend, unchanged
+from detector.features import TREND, WINDOW, Scaling, trend, twins, unchanged
 from detector.limits import Stretch, fit
 from detector.residuals import (
     PeerJudge,
@@ -21,6 +21,7 @@ from detector.residuals import (
     beyond,
     hot_within,
     in_units,
+    missed,
     patchy,
     within,
 )
@@ -33,6 +34,8 @@ from . import fleets
 NAN = np.float32(np.nan)
 IDLE_CONTEXT, BUSY_CONTEXT, LONELY_CONTEXT = 0, 2, 4
 STATE = ("utilization_ratio", "power_watts")
+TWINLESS = np.full(1, -1), np.ones(1, np.float32)
+MISSES = np.full((1, 1, 1), 2.0, np.float32)
 HEAT = (signals.load().describe("temperature_celsius"),)
 
 
@@ -144,28 +147,58 @@ def test_an_unknown_gpu_has_no_offset_and_later_recordings_count() -> None:
 
 def test_unchanged_counts_the_very_same_readings_up_to_the_window() -> None:
     values = np.array([[[1, 1, 1, NAN, 1, 2, 2]]], np.float32)
-    np.testing.assert_array_equal(unchanged(values, 0)[0, 0], [0, 1, 2, NAN, 3, 0, 1])
+    np.testing.assert_array_equal(unchanged(values, 0, *TWINLESS)[0, 0], [0, 1, 2, NAN, 3, 0, 1])
     stuck = np.ones((1, 1, 200), np.float32)
-    assert unchanged(stuck, 199)[0, 0, 0] == WINDOW == unchanged(stuck[..., -WINDOW - 1 :], WINDOW)[0, 0, 0]
+    late = unchanged(stuck[..., -WINDOW - 1 :], WINDOW, *TWINLESS)
+    assert unchanged(stuck, 199, *TWINLESS)[0, 0, 0] == WINDOW == late[0, 0, 0]
+
+
+def test_a_sensor_is_stuck_as_far_as_its_twin_goes_meanwhile() -> None:
+    random = np.random.default_rng(11)
+    twin, resolution = np.array([1, 0, -1]), np.array([1.0, 0.5, 1.0], np.float32)
+    values = np.round(random.normal(50, 2, (3, 1, 200))).astype(np.float32)
+    values[0, 0, 100:] = 47.0
+    values[0, 0, 150:153] = np.nan
+    values[1, 0, 40:44] = np.nan
+    found = unchanged(values, 0, twin, resolution)
+    for step in range(200):
+        others = np.flatnonzero((values[0, 0, : step + 1] != values[0, 0, step]) & ~np.isnan(values[0, 0, : step + 1]))
+        since = max(step - WINDOW, others[-1] + 1 if len(others) else 0)
+        moved = values[1, 0, since : step + 1]
+        gone = np.isnan(values[0, 0, step]) or np.isnan(moved).all()
+        np.testing.assert_equal(found[0, 0, step], NAN if gone else (np.nanmax(moved) - np.nanmin(moved)) / 0.5)
+    np.testing.assert_array_equal(found[2], unchanged(values[2:], 0, *TWINLESS)[0])
+    for first in (60, 130, 199):
+        late = unchanged(values[..., first - WINDOW :], WINDOW, twin, resolution)
+        np.testing.assert_array_equal(late, found[..., first:])
+    values[1] = np.nan
+    assert np.isnan(unchanged(values, 0, twin, resolution)[0]).all()
+
+
+def test_twins_are_found_by_their_names() -> None:
+    heat = Signal("temperature", resolution=1.0, twin="memory_temperature")
+    assert twins((heat, Signal("power"))).tolist() == [-1, -1]
+    assert twins((Signal("memory_temperature"), heat)).tolist() == [-1, 0]
+    assert missed((heat, Signal("power"))).ravel().tolist() == [0, 2]
 
 
 def test_since_when_a_newcomer_stands_still_is_not_known_until_it_changes() -> None:
     values = np.full((1, 3, 120), 7.0, np.float32)
     values[0, :2, :100] = np.nan
     values[0, 1, 110] = 8.0
-    runs = unchanged(values, 60)[0]
+    runs = unchanged(values, 60, *TWINLESS)[0]
     assert np.isnan(runs[0, 40:]).all()
     assert runs[1, 49:55].tolist() == [pytest.approx(NAN, nan_ok=True), 0, 0, 1, 2, 3]
     assert (runs[2] == WINDOW).all()
-    np.testing.assert_array_equal(runs[:, -1], unchanged(values[..., -WINDOW - 1 :], WINDOW)[0, :, 0])
+    np.testing.assert_array_equal(runs[:, -1], unchanged(values[..., -WINDOW - 1 :], WINDOW, *TWINLESS)[0, :, 0])
 
 
 def test_readings_that_stand_still_everywhere_are_held_against_nobody() -> None:
     moving = np.array([0, 0, 1, 30, NAN], np.float32)[None, :, None]  # one sensor is stuck
-    np.testing.assert_array_equal(apart_from_fleet(moving)[0, :, 0], [0, 0, 0, 28, NAN])
+    np.testing.assert_array_equal(apart_from_fleet(moving, MISSES)[0, :, 0], [0, 0, 0, 28, NAN])
     standing = np.array([30, 30, 31, 48, NAN], np.float32)[None, :, None]
-    np.testing.assert_array_equal(apart_from_fleet(standing)[0, :, 0], [0, 0, 0, 16, NAN])
-    assert apart_from_fleet(np.full((1, 2, 1), NAN)).shape == (1, 2, 1)
+    np.testing.assert_array_equal(apart_from_fleet(standing, MISSES)[0, :, 0], [0, 0, 0, 16, NAN])
+    assert apart_from_fleet(np.full((1, 2, 1), NAN), MISSES).shape == (1, 2, 1)
 
 
 def test_a_signal_that_usually_stands_still_accuses_nobody_when_half_the_fleet_moves() -> None:
@@ -177,11 +210,11 @@ def test_a_signal_that_usually_stands_still_accuses_nobody_when_half_the_fleet_m
     context = np.full(residuals.shape[1:], BUSY_CONTEXT)
     limits = fit([Stretch(fleet, Residuals(residuals, residuals.copy()), context)], (signal,), fleet.step)
     residuals[2, 16:] = 0
-    assert not in_units(residuals, limits.own_scale, context, 1).any()
+    assert not in_units(residuals, limits.own_scale, context, (signal,)).any()
     residuals[2] = np.arange(2 * BLOCK) % 3  # one that usually moves, and now one GPU's does not
     limits = fit([Stretch(fleet, Residuals(residuals, residuals.copy()), context)], (signal,), fleet.step)
     residuals[2, 5] = WINDOW
-    stuck = in_units(residuals, limits.own_scale, context, 1)[2]
+    stuck = in_units(residuals, limits.own_scale, context, (signal,))[2]
     assert (stuck[5] > 10).all()
     assert (np.delete(stuck, 5, axis=0) < 3).all()
 

@@ -76,14 +76,14 @@ def test_the_newest_step_alone_is_judged_as_among_all() -> None:
 
 
 NAMELESS = tuple(Signal(name, alone=False) for name in "abcd")
-TOGETHER = Thresholds(np.array([[*[1e3] * 16, 0.5], [*[1e3] * 16, np.inf]], np.float32))
+TOGETHER = Thresholds(np.array([[*[1e3] * 20, 0.5], [*[1e3] * 20, np.inf]], np.float32))
 
 
 def test_where_there_are_habits_the_contributions_are_what_adds_up_to_the_score() -> None:
-    residuals = np.zeros((16, 1, HISTORY), np.float32)
+    residuals = np.zeros((20, 1, HISTORY), np.float32)
     residuals[:4] = 9.0  # the model's
-    residuals[8:11, 0, -1] = 1.5, 0.5, 3.0  # the habits', which say nothing of d
-    residuals[11] = np.nan
+    residuals[12:15, 0, -1] = 1.5, 0.5, 3.0  # the habits', which say nothing of d
+    residuals[15] = np.nan
     residuals[3, 0, -min(HORIZONS) :] = 0.5, -1.5, 1.0, -1.0, 1.5, -0.5
     verdict = fleets.judged(residuals, NAMELESS, TOGETHER)[0]
     assert verdict is not None
@@ -95,8 +95,8 @@ def test_where_there_are_habits_the_contributions_are_what_adds_up_to_the_score(
 
 def test_with_habits_too_the_newest_step_is_judged_as_among_all() -> None:
     random = np.random.default_rng(6)
-    residuals = random.normal(0, 2, (16, 20, HISTORY + 9)).astype(np.float32)
-    residuals[8:12] = np.abs(residuals[8:12])
+    residuals = random.normal(0, 2, (20, 20, HISTORY + 9)).astype(np.float32)
+    residuals[12:16] = np.abs(residuals[12:16])
     residuals[random.random(residuals.shape) < 0.4] = np.nan
     whole = verdicts.all_ratios(residuals, NAMELESS, TOGETHER)
     alone = verdicts.ratios(residuals[..., -HISTORY:], NAMELESS, TOGETHER)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector import rules, topology, verdicts
-from detector.calibration import BLOCK
+from detector.calibration import BLOCK, HISTORY
 from detector.residuals import Judge, Residuals
 from detector.signals import Signal
 from detector.telemetry import IDLE, Floats, Gpu, Telemetry, by_fleet
@@ -80,10 +80,17 @@ def settle(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
 
 
 def _found(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
-    ratios = verdicts.ratios(residuals.shared, signals(judge.signals), judge.shared)
-    found = find(ratios, telemetry, judge.group_units)
+    common = signals(judge.signals)
+    ratios = verdicts.ratios(residuals.shared, common, judge.shared)
+    of_node, beside = ratios, _beside(telemetry)
+    if len(residuals.shared) > len(common) and beside.any():
+        idle = residuals.shared[:, beside]
+        idle[-len(common) :] = np.nan  # that their readings stand still says nothing of the working ones
+        of_node = ratios.copy()
+        of_node[:, beside] = verdicts.ratios(idle, common, judge.shared)
+    found = find(ratios, telemetry, judge.group_units, of_node=of_node)
     told = _on_nodes_off(found, telemetry) & _at_home(telemetry)
-    return find(ratios, telemetry, judge.group_units, told) if told.any() else found
+    return find(ratios, telemetry, judge.group_units, told, of_node) if told.any() else found
 
 
 def silent(silence: NDArray[np.int64], gone: NDArray[np.bool_], gpus: tuple[Gpu, ...], step: float) -> Found:
@@ -129,8 +136,11 @@ def find(
     telemetry: Telemetry,
     units: Mapping[str, float] = NONE,
     told: NDArray[np.bool_] | None = None,
+    of_node: Floats | None = None,
 ) -> Found:
     """Judge the groups at the newest step. units: see `units`. told: who says nothing of a job, [gpus].
+
+    of_node: the ratios as they count in a node, where those are others.
 
     ratios: [signals, gpus], shared evidence over its threshold, -infinity where absent. A signal counts by the median
     of the members: it has to be off for half of them. Of a job or rack, for more than half: where one of its two nodes
@@ -148,16 +158,27 @@ def find(
                 keys.append((kind, names[code]))
                 # One more below all makes the middle of an even number the lower one.
                 one_more = kind != "node" and len(mine) % 2 == 0
+                mine = mine if kind != "node" else mine + np.int32(len(judged) + 1)
                 chosen.append(np.append(mine, np.int32(len(judged))) if one_more else mine)
                 ends.append(ends[-1] + len(chosen[-1]))
     if not keys:
         return Found((), np.zeros((len(ratios), 0), np.float32))
-    of_node, works = _places(telemetry.gpus)[0][2], now != IDLE
-    beside = ~works & (np.bincount(of_node, works)[of_node] > 0)
-    counted = np.pad(np.where(beside, ratios, np.maximum(ratios, _ABSENT)), ((0, 0), (0, 1)), constant_values=_ABSENT)
+    beside, nobody = _beside(telemetry), np.full((len(ratios), 1), _ABSENT)
+    elsewhere, at_home = (
+        np.where(beside, each, np.maximum(each, _ABSENT)) for each in (ratios, ratios if of_node is None else of_node)
+    )
+    counted = np.concatenate([elsewhere, nobody, at_home], axis=1)
     middle = peer_deviation(counted, np.concatenate(chosen), np.array(ends), minimum=LEAST).median
     middle /= np.array([units.get(kind, 1.0) for kind, _ in keys], np.float32)
     return Found(tuple(keys), np.where(np.isnan(middle), _ABSENT, middle).astype(np.float32))
+
+
+def _beside(telemetry: Telemetry) -> NDArray[np.bool_]:
+    """GPUs idle for as long as evidence reaches back, beside such of their node as have worked meanwhile, [gpus]."""
+    of_node = _places(telemetry.gpus)[0][2]
+    works = (telemetry.job[:, -HISTORY:] != IDLE).any(axis=1)
+    beside: NDArray[np.bool_] = ~works & (np.bincount(of_node, works)[of_node] > 0)
+    return beside
 
 
 def _deceived(found: Found, telemetry: Telemetry) -> NDArray[np.bool_]:
@@ -217,7 +238,7 @@ def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Tel
     """The GPUs' ratios less what their whole node or rack goes off by: that is the group's finding. [signals, gpus].
 
     They fade while the group's score goes from half an alarm to a whole one, of the signals that take it there and of
-    those that follow: what is hidden together with a signal when the model rebuilds it.
+    those that follow: what is hidden together with a signal when the model rebuilds it, and what the job makes.
     """
     going = found.ratios > _GOING
     if not going.any():
@@ -226,7 +247,9 @@ def apart(ratios: Floats, found: Found, judged: Sequence[Signal], telemetry: Tel
     masks = [{signal.mask, *signal.hides} - {None} for signal in judged]
     spared = np.ones_like(faded)
     for row in np.flatnonzero(going.any(axis=1)).tolist():
-        follows = [place == row or signal.mask in masks[row] for place, signal in enumerate(judged)]
+        follows = [
+            place == row or signal.mask in masks[row] or signal.follows == "job" for place, signal in enumerate(judged)
+        ]
         spared[follows] = np.minimum(spared[follows], faded[row])
     spared = np.pad(spared, ((0, 0), (0, 1)), constant_values=1.0)  # for who is in no group
     left = np.ones_like(ratios)

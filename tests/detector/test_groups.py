@@ -1,11 +1,13 @@
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from detector import groups, signals
-from detector.calibration import BLOCK, HISTORY, HORIZONS, calibrate
-from detector.residuals import PeerJudge, Residuals
+from detector.calibration import BLOCK, HISTORY, HORIZONS, Thresholds, calibrate
+from detector.residuals import Judge, PeerJudge, Residuals
 from detector.telemetry import IDLE, Floats
 
 from .fleets import telemetry
@@ -50,6 +52,27 @@ def test_idle_gpus_say_nothing_of_what_only_work_shows() -> None:
     assert groups.find(ratios, fleet).scores["node", "node-01"] == pytest.approx(0.25)
 
 
+def test_idle_gpus_whose_readings_move_do_not_hide_their_braked_node_nor_do_those_whose_job_has_just_ended() -> None:
+    fleet = telemetry(steps=HISTORY + 1)
+    fleet.job[:] = IDLE
+    fleet.job[:3, :-4] = 0
+    clock = replace(signals.load().describe("sm_clock_hertz"), hides=())
+    shared = np.full((3, len(fleet.gpus), HISTORY), np.nan, np.float32)
+    shared[0, :3, :-4] = -4.0  # with the network's help, against the node's peers, and for how long it stood still
+    shared[2] = 0.0
+    thresholds = Thresholds(np.full((len(HORIZONS), 4), 2.0, np.float32))
+    judge = cast(Judge, SimpleNamespace(signals=(clock,), own=thresholds, shared=thresholds, group_units={}))
+    scores = groups.settle(judge, Residuals(np.zeros_like(shared), shared), fleet).scores
+    assert scores["node", "node-01"] == pytest.approx(4.0 * 20 / 24 / 2.0)
+    assert scores["rack", "rack-1"] == 0.0
+    shared[0] = np.nan
+    shared[2, 8:] = 6.0  # all of the rack's other node stands still
+    scores = groups.settle(judge, Residuals(np.zeros_like(shared), shared), fleet).scores
+    assert scores["node", "node-02"] >= 1
+    assert scores["rack", "rack-1"] == 0.0  # and nothing more
+
+
+WORK = signals.Signal("work", follows="job")
 CLOCK, POWER = signals.Signal("clock", mask="clocks", hides=("power",)), signals.Signal("power", mask="power")
 
 
@@ -111,6 +134,7 @@ def test_what_a_whole_node_or_rack_goes_off_by_is_no_finding_about_its_gpus() ->
 
     assert (left(off(0.5), (CLOCK, POWER)) == 1).all()
     half = left(off(0.75), (CLOCK, POWER))  # less power follows from a lower clock
+    assert (left(off(0.75), (CLOCK, WORK)) == half).all()  # and less work
     assert (half[:, [0, *range(2, 8)]] == 0.5).all()
     assert (half[:, 8:] == 1).all()
     assert left(off(0.75), (POWER, CLOCK))[:, 0].tolist() == [0.5, 1.0]

@@ -30,6 +30,7 @@ def test_a_signal_that_the_file_does_not_list_is_a_plain_gauge() -> None:
         (HEAD + "  - {name: a, query: q, range: [5, 1]}", "range [5.0, 1.0] is empty"),
         (HEAD + "  - {name: a, query: q, colour: red}", "signals.0.colour"),
         (HEAD + "  - {name: a, query: q}\n  - {name: a, query: r}", "'a' is listed twice"),
+        (HEAD + "  - {name: a, query: q, twin: b}", "a has the twin 'b', which is not a signal"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, content: str, named: str) -> None:

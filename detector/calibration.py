@@ -17,6 +17,7 @@ from kernels import tail_fit, tail_quantile
 HORIZONS = (6, 24)  # steps over which residuals are averaged: gross faults soon, faint ones in time
 HISTORY = max(HORIZONS)
 BLOCK = 60  # steps in which an alarm counts once
+_FEWEST = 4  # witnesses that many peaks are at least, whosever they are: it is the same GPUs that will be judged
 _SURE = 1.645  # standard errors of the scale, which is an exponential mean's: 95 % from one side
 _LEAST = 1.2  # no threshold of a signal by itself below that before the level is set, however quiet it was
 BOUND = 15.0  # a residual counts for no more, so that the first moments of a job do not set the thresholds
@@ -289,7 +290,10 @@ def _tail_quantiles(
     tail = replace(tail, scale=tail.scale / (1 - censored / _TAIL))
     depth = tail_quantile(tail, min(chance, _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
-        witnesses = tail.count if bearers is None else tail.count / _alike(cut - start[:, None], bearers)
+        witnesses = tail.count
+        if bearers is not None:
+            alike = _alike(cut - start[:, None], bearers)
+            witnesses = np.fmax(tail.count / alike, np.minimum(tail.count, _FEWEST))
         sure = start + depth * (1 + _SURE / np.sqrt(witnesses))
     return np.where(np.isnan(depth) | (chance >= _TAIL), plain, sure)
 

@@ -29,9 +29,16 @@ _ABSENT = np.float32(-1e30)  # to the kernel an infinity is nobody, and a member
 
 
 def signals(of_gpus: Iterable[Signal]) -> tuple[Signal, ...]:
-    """The signals as they are judged in a whole group. What says less there than of a GPU, has to last."""
+    """The signals as they are judged in a whole group.
+
+    What says less there than of a GPU has to last, and so has heat: jobs come and go, and the node's air with them.
+    """
     return tuple(
-        replace(signal, direction=signal.together or signal.direction, lasting=signal.together is not None)
+        replace(
+            signal,
+            direction=signal.together or signal.direction,
+            lasting=signal.together is not None or signal.lags,
+        )
         for signal in of_gpus
     )
 

@@ -15,7 +15,7 @@ from detector.batches import Prepared, peers, prepare
 from detector.budget import Tail
 from detector.calibration import Thresholds
 from detector.contexts import AFTERMATH, LAG, ContextScale, accompanied, alone, idle, settling, unsettled
-from detector.features import Scaling
+from detector.features import Scaling, twins
 from detector.habits import Habits
 from detector.model import PeerReconstruction
 from detector.offsets import NONE, Offsets
@@ -233,9 +233,12 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
     apart = hot_within(apart, heat, prepared.context)
+    set_here = np.array([signal.follows is None and signal.kind == "gauge" for signal in signals])
+    apart = not_alone(apart, set_here, telemetry.gpus, telemetry.job)
+    # All readings of an exporter that hangs stand still, and of a twin that goes on the other sensor is a GPU's own.
+    stood_still = np.where(twins(signals)[:, None, None] < 0, prepared.unchanged, np.float32(np.nan))
     own, shared = (
-        np.concatenate(rows)
-        for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], prepared.unchanged))
+        np.concatenate(rows) for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], stood_still))
     )
     return Residuals(own, shared)
 
@@ -256,22 +259,41 @@ def apart_from_neighbours(plain: Floats, gpus: tuple[Gpu, ...], job: NDArray[np.
     Air and fans are the node's, and the fans follow its hottest GPU, whatever that works for. Where none of its other
     GPUs does the same, there is no opinion: it may be the node. [signals, gpus, steps]; job: [gpus, steps and before].
     """
-    place = places(gpus)
-    members = np.argsort(place.node, kind="stable").astype(np.int32)
-    starts = np.flatnonzero(np.diff(place.node[members], prepend=-2))
-    offsets = np.r_[starts, len(members)].astype(np.int32)
-    common = _in_common(plain, members, offsets, job[:, job.shape[1] - plain.shape[2] :])
-    common[:, place.single] = 0.0
+    common = in_common(plain, gpus, job, 2)
+    common[:, places(gpus).single] = 0.0
     apart: Floats = np.where(np.isnan(common), common, beyond(plain, common))
     return apart
 
 
-@njit(cache=True, nogil=True)
-def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints) -> Floats:
-    """The median of a node's GPUs that work for the same job, [signals, gpus, steps]; NaN for who is the only one.
+def not_alone(residuals: Floats, set_here: NDArray[np.bool_], gpus: tuple[Gpu, ...], job: NDArray[np.int32]) -> Floats:
+    """What a node's ranks of a job have in common is no fault of one of them: it is the node's, or their peers'.
+
+    Where most of the others are braked, it is the healthy ones that stand out; groups tell the rest. residuals: of the
+    model, then of the plain comparison; set_here: signals that neither the job makes nor the air, [signals].
+    """
+    found = residuals.copy()
+    own, plain = found[: len(set_here)], found[len(set_here) :]
+    left = beyond(plain[set_here], in_common(plain[set_here], gpus, job, PRESENT))
+    own[set_here] = np.where(np.isnan(left), own[set_here], agreed(own[set_here], left))
+    plain[set_here] = left
+    return found
+
+
+def in_common(values: Floats, gpus: tuple[Gpu, ...], job: NDArray[np.int32], least: int) -> Floats:
+    """The median of a node's GPUs that work for the same job, [signals, gpus, steps]; NaN where fewer than `least`.
 
     Of an even number the one in the middle that is nearer to 0: of two, one alone being off is not in common.
     """
+    node = places(gpus).node
+    members = np.argsort(node, kind="stable").astype(np.int32)
+    starts = np.flatnonzero(np.diff(node[members], prepend=-2))
+    offsets = np.r_[starts, len(members)].astype(np.int32)
+    return _in_common(values, members, offsets, job[:, job.shape[1] - values.shape[2] :], least)
+
+
+@njit(cache=True, nogil=True)
+def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints, least: int) -> Floats:
+    """See in_common. The GPUs by node, and where each node begins."""
     found = np.full(values.shape, np.nan, np.float32)
     signals, _, steps = values.shape
     for node in range(len(offsets) - 1):
@@ -288,7 +310,7 @@ def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints) -> Float
                         if job[other, step] == job[gpu, step] and not np.isnan(value):
                             alike[count] = value
                             count += 1
-                    if count > 1:
+                    if count >= least:
                         ordered = np.sort(alike[:count])
                         low, high = ordered[(count - 1) // 2], ordered[count // 2]
                         found[signal, gpu, step] = low if abs(low) <= abs(high) else high

@@ -12,6 +12,7 @@ from detector.card.groups import Groups, medians
 from detector.card.peers import Topology
 from detector.card.standing import Standing
 from detector.contexts import AFTERMATH, LAG
+from detector.features import twins
 from detector.residuals import GAPS, missed
 from detector.signals import Signal
 from detector.topology import MINIMUM, PRESENT
@@ -29,6 +30,8 @@ class Kinds:
     grows: Tensor
     steady: Tensor
     either: Tensor
+    set_here: Tensor
+    twins: Tensor
     missed: Tensor
 
     @classmethod
@@ -43,6 +46,8 @@ class Kinds:
             told([signal.direction == "high" for signal in signals]),
             told([signal.kind == "counter" for signal in signals]),
             told([signal.direction == "both" for signal in signals]),
+            told([signal.follows is None and signal.kind == "gauge" for signal in signals]),
+            told((twins(signals) >= 0).tolist()),
             torch.from_numpy(missed(signals)).to(device),
         )
 
@@ -124,6 +129,15 @@ def apart_from_neighbours(plain: Tensor, kinds: Kinds, neighbours: Groups, singl
     """See residuals.apart_from_neighbours. plain: of all signals; single: whose node has no other GPU, bool [gpus]."""
     common = medians(plain.flatten(1), neighbours, 2, nearer=True).view_as(plain).masked_fill(single, 0.0)
     return torch.where(kinds.heat, torch.where(common.isnan(), _NAN, beyond(plain, common)), plain)
+
+
+def not_alone(residuals: Tensor, kinds: Kinds, neighbours: Groups) -> Tensor:
+    """See residuals.not_alone."""
+    own, plain = residuals.chunk(2)
+    common = medians(plain.flatten(1), neighbours, PRESENT, nearer=True).view_as(plain)
+    left = beyond(plain, common)
+    bounded = torch.where(left.isnan(), own, agreed(own, left))
+    return torch.cat([torch.where(kinds.set_here, bounded, own), torch.where(kinds.set_here, left, plain)])
 
 
 def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:

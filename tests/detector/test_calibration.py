@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from detector.calibration import (
     BLOCK,
@@ -15,6 +16,7 @@ from detector.calibration import (
 )
 from detector.habits import MOST
 from detector.signals import Signal
+from detector.telemetry import Floats
 
 from . import fleets
 
@@ -135,6 +137,21 @@ def test_whatever_the_history_was_like_signals_that_leave_their_habits_entirely_
     found = evidence(residuals, signals)
     assert found[0, -1].max() == MOST
     assert calibrate(block_maxima(found), signals, 1e-4).values[0, -1] < MOST
+
+
+def test_few_gpus_with_many_peaks_are_few_witnesses_but_not_fewer_than_four() -> None:
+    random = np.random.default_rng(12)
+    signals, bearers = [Signal("a", direction="high")], np.repeat(np.arange(50), 40)
+    level = random.exponential(1.0, (len(HORIZONS), 2, len(bearers))).astype(np.float32)
+    one = np.where(bearers == 7, 4 * level, level).astype(np.float32)
+
+    def threshold(maxima: Floats, of: NDArray[np.int64]) -> float:
+        return float(calibrate(maxima, signals, 1e-4, bearers=of).values[0, 0])
+
+    everybody = np.arange(len(bearers))
+    assert threshold(level, bearers) == pytest.approx(threshold(level, everybody), rel=0.15)
+    alone = threshold(one, bearers) / threshold(one, everybody)
+    assert 1.2 < alone < (1 + 1.645 / 2) ** 2  # once for the signal, once for the level
 
 
 def test_a_budget_of_more_than_one_alarm_a_block_is_the_loosest_there_is() -> None:

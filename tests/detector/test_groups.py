@@ -209,14 +209,14 @@ def test_a_job_of_several_roles_is_one_group() -> None:
 
 def test_a_whole_job_that_draws_more_power_has_more_to_do_and_one_that_draws_less_may_be_held_back() -> None:
     power = signals.load().describe("power_watts")
-    temperature = signals.load().describe("temperature_celsius")
+    temperature, clock = (signals.load().describe(name) for name in ("temperature_celsius", "sm_clock_hertz"))
     assert power.direction == "both"
-    common = groups.signals((power, temperature))
-    assert [signal.direction for signal in common] == ["low", "high"]
-    maxima = np.random.default_rng(6).exponential(1.0, (len(HORIZONS), 3, 400)).astype(np.float32)
+    common = groups.signals((power, temperature, clock))
+    assert [signal.direction for signal in common] == ["low", "high", "low"]
+    maxima = np.random.default_rng(6).exponential(1.0, (len(HORIZONS), 4, 400)).astype(np.float32)
     found = calibrate(maxima, common, 1e-3)
-    assert np.isinf(found.values[0, 0])  # only what lasts
-    assert np.isfinite(found.values[:, 1]).all()
+    assert np.isinf(found.values[0, :2]).all()  # only what lasts, of heat as well
+    assert np.isfinite(found.values[:, 2]).all()
     assert np.isfinite(found.spike).all()
 
 

@@ -232,6 +232,8 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     # What may go either way, a job without company sets as it likes: two such jobs are not yet the node's affair.
     telling = ~alone(prepared.context) | np.array([signal.direction != "both" for signal in signals])[:, None, None]
     apart, common = apart_from_node(np.concatenate([own, plain]), np.concatenate([telling] * 2), telemetry.gpus)
+    # Of a job's two nodes one waits for the other. Which is off, what the job does not make tells first.
+    common[: len(signals)][made_by_job(signals)[:, None, None] & (prepared.since < AFTERMATH)] = np.nan
     apart = hot_within(apart, heat, prepared.context)
     set_here = np.array([signal.follows is None and signal.kind == "gauge" for signal in signals])
     apart = not_alone(apart, set_here, telemetry.gpus, telemetry.job)
@@ -433,7 +435,7 @@ def judgeable(residuals: Floats, prepared: Prepared, signals: tuple[Signal, ...]
     That is the other ranks. Without any, what a job does is its own affair, but for what only ever grows.
     """
     judged = residuals.copy()
-    follows = np.array([signal.follows == "job" for signal in signals])
+    follows = made_by_job(signals)
     grows = np.array([signal.direction == "high" for signal in signals])
     trend = prepared.trend / floor[prepared.model].T[follows, :, None]
     trend[~grows[follows]] = np.nan
@@ -450,13 +452,18 @@ def common_to_job(residuals: Floats, prepared: Prepared, signals: tuple[Signal, 
     reported for one at work.
     """
     judged = residuals.copy()
-    judged[[signal.follows == "job" for signal in signals]] = np.nan
+    judged[made_by_job(signals)] = np.nan
     lately = prepared.since < AFTERMATH
     judged[:, lately] = np.where(steady(signals), judged[:, lately], np.nan)
     resting = idle(prepared.context)
     heat = np.array([[signal.follows == "effort"] for signal in signals])
     judged[:, resting] = np.where(steady(signals) | heat, judged[:, resting], np.nan)
     return judged
+
+
+def made_by_job(signals: tuple[Signal, ...]) -> NDArray[np.bool_]:
+    """Signals whose level is the job's own, [signals]."""
+    return np.array([signal.follows == "job" for signal in signals])
 
 
 def steady(signals: tuple[Signal, ...]) -> NDArray[np.bool_]:

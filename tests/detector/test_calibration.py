@@ -142,7 +142,7 @@ def test_whatever_the_history_was_like_signals_that_leave_their_habits_entirely_
 def test_few_gpus_with_many_peaks_are_few_witnesses_but_not_fewer_than_four() -> None:
     random = np.random.default_rng(12)
     signals, bearers = [Signal("a", direction="high")], np.repeat(np.arange(50), 40)
-    level = random.exponential(1.0, (len(HORIZONS), 2, len(bearers))).astype(np.float32)
+    level = random.exponential(0.3, (len(HORIZONS), 2, len(bearers))).astype(np.float32)
     one = np.where(bearers == 7, 4 * level, level).astype(np.float32)
 
     def threshold(maxima: Floats, of: NDArray[np.int64]) -> float:

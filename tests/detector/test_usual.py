@@ -22,6 +22,7 @@ from detector.residuals import (
     hot_within,
     in_units,
     missed,
+    not_alone,
     patchy,
     within,
 )
@@ -313,6 +314,19 @@ def test_heat_is_the_ranks_own_where_both_comparisons_say_so() -> None:
     np.testing.assert_array_equal(found[0, :, 0], np.array([3.0, 4.0, 0.0, 4.0, 4.0, 4.0], np.float32))
     np.testing.assert_array_equal(found[1], plain[0])
     np.testing.assert_array_equal(hot_within(np.concatenate([own, plain]), np.array([False]), context)[0], own[0])
+
+
+def test_what_three_ranks_of_a_node_draw_more_is_none_of_theirs_and_what_two_do_is() -> None:
+    fleet = fleets.gpus(1)
+    job = np.array([0, 0, 0, 1, 1, 1, 1, IDLE], np.int32)[:, None]
+    plain = np.array([9.0, 6.0, 5.0, 7.0, 7.0, 0.0, 0.0, 8.0], np.float32)[None, :, None]
+    residuals = np.concatenate([plain - 1, plain])
+    found = not_alone(residuals, np.array([True]), fleet, job)
+    np.testing.assert_array_equal(found[1, :, 0], np.array([3, 0, 0, 7, 7, 0, 0, 8], np.float32))
+    np.testing.assert_array_equal(found[0, :, 0], np.array([3, 0, 0, 6, 6, 0, 0, 7], np.float32))
+    np.testing.assert_array_equal(not_alone(residuals, np.array([False]), fleet, job), residuals)
+    residuals[1, 0] = NAN  # without likes the model's opinion stands, and two share nothing
+    np.testing.assert_array_equal(not_alone(residuals, np.array([True]), fleet, job)[0, :3, 0], residuals[0, :3, 0])
 
 
 def test_one_reading_that_did_not_come_does_not_take_the_other_ranks_away() -> None:

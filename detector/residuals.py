@@ -223,9 +223,11 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
+    elsewhere = plain[heat]
     plain[heat] = apart_from_neighbours(plain[heat], telemetry.gpus, telemetry.job)
     own = against_job(own, prepared.topologies)
     own[~heat] = within(own[~heat], plain[~heat], prepared.context)
+    own[heat] = bounded_by_ranks(own[heat], plain[heat], elsewhere, prepared.context)
     lags = np.array([signal.lags for signal in signals])
     lagging = lags[:, None, None] & (prepared.since < LAG)
     own[lagging] = plain[lagging] = np.nan
@@ -328,6 +330,17 @@ def within(own: Floats, plain: Floats, context: NDArray[np.int64]) -> Floats:
     unaided = np.where(accompanied(context), np.float32(np.nan), own)
     bounded: Floats = np.where(np.isnan(own), own, np.where(np.isnan(plain), unaided, agreed(own, plain)))
     bounded[:, idle(context)] = np.nan
+    return bounded
+
+
+def bounded_by_ranks(own: Floats, plain: Floats, elsewhere: Floats, context: NDArray[np.int64]) -> Floats:
+    """The model's word on the heat of a job's only rank on a node: no more than ranks on other nodes bear out.
+
+    Against those there is no plain opinion, it may be the node; but who is no hotter than they are is not off.
+    plain: the opinion, elsewhere: the plain comparison with ranks wherever they are.
+    """
+    single = accompanied(context) & np.isnan(plain) & ~np.isnan(elsewhere)
+    bounded: Floats = np.where(single, agreed(own, elsewhere), own)
     return bounded
 
 

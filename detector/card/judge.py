@@ -103,10 +103,11 @@ class CardJudge:
         with self._stage("model"):
             together, single = rebuild(self._network, own_channels, actual, heard, now.context, standing)
         with self._stage("model"):
-            plain = residuals.against_likes(actual, standing, told, now)
-            plain = residuals.apart_from_neighbours(plain, kinds, beside, standing.single)
+            elsewhere = residuals.against_likes(actual, standing, told, now)
+            plain = residuals.apart_from_neighbours(elsewhere, kinds, beside, standing.single)
             own = residuals.against_job(residuals.judgeable(together, trend, kinds, now), told)
             own = torch.where(kinds.heat, own, residuals.within(own, plain, now))
+            own = residuals.bounded_by_ranks(own, plain, elsewhere, kinds, now)
             lagging = kinds.lags & now.lagging
             own, plain = own.masked_fill(lagging, _NAN), plain.masked_fill(lagging, _NAN)
             apart, common = residuals.apart_from_node(torch.cat([own, plain]), kinds, now, by_node)

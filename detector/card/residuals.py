@@ -147,6 +147,12 @@ def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:
     return torch.where(now.idle, _NAN, bounded)
 
 
+def bounded_by_ranks(own: Tensor, plain: Tensor, elsewhere: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+    """See residuals.bounded_by_ranks. Of all signals."""
+    single = kinds.heat & now.accompanied & plain.isnan() & ~elsewhere.isnan()
+    return torch.where(single, agreed(own, elsewhere), own)
+
+
 def hot_within(own: Tensor, plain: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
     """See residuals.hot_within."""
     return torch.where(kinds.heat & now.accompanied & ~plain.isnan(), agreed(own, plain), own)

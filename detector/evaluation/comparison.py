@@ -125,10 +125,9 @@ def _quiet(plan: Plan, seed: int, signals: Signals, judge: Judge, found: list[Un
     if not plan.quiet_gpu_hours or plan.data != "synthetic":
         return
     progress(f"seed {seed}: {plan.quiet_gpu_hours / len(plan.seeds):.0f} GPU-hours without a fault")
-    gpus = plan.shape.nodes * plan.shape.gpus_per_node
-    shape = replace(
-        plan.shape, faults=0, history_hours=0.0, hours=math.ceil(plan.quiet_gpu_hours / len(plan.seeds) / gpus)
-    )
+    gpus, past = plan.shape.nodes * plan.shape.gpus_per_node, LENGTH * plan.shape.step / 3600.0
+    hours = math.ceil(plan.quiet_gpu_hours / len(plan.seeds) / gpus + past)
+    shape = replace(plan.shape, faults=0, history_hours=0.0, hours=hours)
     folder = datasets.record(shape, seed, plan.folder / f"quiet-{seed}")
     telemetry = datasets.without(recording.read(folder / "recording.parquet", signals), frozenset({rules.PENDING}))
     nothing = np.zeros((len(telemetry.gpus), len(telemetry.timestamps) - LENGTH), np.bool_)

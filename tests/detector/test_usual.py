@@ -19,6 +19,7 @@ from detector.residuals import (
     apart_from_neighbours,
     apart_from_node,
     beyond,
+    bounded_by_ranks,
     hot_within,
     in_units,
     missed,
@@ -314,6 +315,16 @@ def test_heat_is_the_ranks_own_where_both_comparisons_say_so() -> None:
     np.testing.assert_array_equal(found[0, :, 0], np.array([3.0, 4.0, 0.0, 4.0, 4.0, 4.0], np.float32))
     np.testing.assert_array_equal(found[1], plain[0])
     np.testing.assert_array_equal(hot_within(np.concatenate([own, plain]), np.array([False]), context)[0], own[0])
+
+
+def test_the_only_rank_on_a_node_is_no_hotter_than_ranks_elsewhere_bear_out() -> None:
+    own = np.array([4.0, 4.0, 4.0, 4.0, -4.0], np.float32)[None, :, None]
+    plain = np.array([NAN, NAN, 2.0, NAN, NAN], np.float32)[None, :, None]  # the third has neighbours
+    elsewhere = np.array([3.0, -1.0, 1.0, NAN, 3.0], np.float32)[None, :, None]
+    context = np.full((5, 1), BUSY_CONTEXT)
+    found = bounded_by_ranks(own, plain, elsewhere, context)[0, :, 0]
+    np.testing.assert_array_equal(found, np.array([3.0, 0.0, 4.0, 4.0, 0.0], np.float32))
+    np.testing.assert_array_equal(bounded_by_ranks(own, plain, elsewhere, np.full((5, 1), LONELY_CONTEXT)), own)
 
 
 def test_what_three_ranks_of_a_node_draw_more_is_none_of_theirs_and_what_two_do_is() -> None:

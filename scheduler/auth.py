@@ -1,5 +1,6 @@
 """Who may do what: the bootstrap token in a file that only its owner reads, and tokens with scopes in the store."""
 
+import asyncio
 import hmac
 import os
 import secrets
@@ -74,27 +75,43 @@ def check_exposure(host: str, token: str, path: Path) -> None:
 
 
 class Keys:
-    """Finds who a token belongs to. Stored tokens are read again every second, and only when one is used."""
+    """Finds who a token belongs to.
+
+    What is stored is read again every second while tokens are used, and at once for one that is not known: it may
+    just have been made. Who asks meanwhile waits for the same read, so that guessing tokens keeps one reader busy.
+    """
 
     def __init__(self, bootstrap: str, read: Callable[[], Awaitable[list[Token]]]) -> None:
         self._bootstrap = bootstrap.encode()
         self._read = read
         self._known: dict[str, Token] = {}
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def find(self, given: str) -> Principal | None:
         if hmac.compare_digest(given.encode(), self._bootstrap):
             return BOOTSTRAP
-        found = (await self._stored()).get(digest(given)) if given else None
+        if not given:
+            return None
+        hashed, asked_at = digest(given), now()
+        await self._refresh(asked_at - KNOWN_SECONDS)
+        if hashed not in self._known:
+            await self._refresh(asked_at)
+        found = self._known.get(hashed)
         if found is None or (found.expires_at is not None and found.expires_at <= now()):
             return None
         return Principal(found.name, found.scopes)
 
-    async def _stored(self) -> dict[str, Token]:
-        if now() - self._read_at > KNOWN_SECONDS:
+    async def _refresh(self, since: float) -> None:
+        """Know what was stored at `since`, or later."""
+        if self._read_at >= since:
+            return
+        async with self._reading:
+            if self._read_at >= since:
+                return
+            began = now()
             try:
                 self._known = {token.hash: token for token in await self._read()}
-                self._read_at = now()
+                self._read_at = began
             except UnavailableError as error:
                 log.warning("tokens cannot be read; those known before stay valid", detail=str(error))
-        return self._known

@@ -1,15 +1,20 @@
 """Tokens with scopes: made, listed and revoked on the command line, checked by the server."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from scheduler.auth import check_exposure
+from scheduler.auth import Keys, Principal, check_exposure
+from scheduler.clock import now
+from scheduler.store import Access, Store
+from scheduler.store import tokens as stored
 
 from .processes import ROOT, Process, Scheduler, until
 
@@ -55,6 +60,31 @@ def test_a_token_may_do_what_its_scopes_say_and_no_more(server: Scheduler) -> No
     assert ask(server, alerter, "GET", "/v1/alerts").status_code == 403
     assert ask(server, operator, "POST", "/v1/nodes/n/drain", {"reason": "x"}).status_code == 200
     assert ask(server, operator, "PUT", "/v1/workload", {"jobs_per_minute": 0}).status_code == 403
+
+
+def test_a_token_works_from_the_moment_it_is_made(server: Scheduler) -> None:
+    before = create(server, "before", "read")
+    for number in range(3):
+        assert ask(server, before, "GET", "/v1/fleet").status_code == 200  # the stored tokens were read just now
+        with closing(Store(server.home / "scheduler.sqlite", Access.WRITE)) as store:
+            token = asyncio.run(store.write(stored.create, f"new-{number}", ["read"], None))
+        assert ask(server, token, "GET", "/v1/fleet").status_code == 200
+
+
+def test_tokens_that_nobody_has_keep_one_reader_busy() -> None:
+    reads: list[float] = []
+
+    async def read() -> list[stored.Token]:
+        reads.append(now())
+        await asyncio.sleep(0.05)
+        return []
+
+    async def guess() -> list[Principal | None]:
+        keys = Keys("x" * 20, read)
+        return await asyncio.gather(*(keys.find(f"guess-{number}") for number in range(500)))
+
+    assert asyncio.run(guess()) == [None] * 500
+    assert len(reads) <= 3
 
 
 def test_a_revoked_token_is_void_within_a_second_or_two(server: Scheduler) -> None:

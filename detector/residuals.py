@@ -219,13 +219,14 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     signals = telemetry.signals
     floor = scale_floor(signals, scaling)
     together, single = rebuild(network, prepared, floor)
-    single[:, patchy(prepared)] = np.nan
-    own, shared = judgeable(together, prepared, signals, floor), common_to_job(single, prepared, signals)
+    own = judgeable(together, prepared, signals, floor)
     heat = np.array([signal.follows == "effort" for signal in signals])
     plain = against_likes(prepared, scaling, floor)
     elsewhere = plain[heat]
     plain[heat] = apart_from_neighbours(plain[heat], telemetry.gpus, telemetry.job)
     own = against_job(own, prepared.topologies)
+    set_here = np.array([signal.follows is None and signal.kind == "gauge" for signal in signals])
+    own[set_here] = by_itself(own[set_here], single[set_here], prepared.context)
     own[~heat] = within(own[~heat], plain[~heat], prepared.context)
     own[heat] = bounded_by_ranks(own[heat], plain[heat], elsewhere, prepared.context)
     lags = np.array([signal.lags for signal in signals])
@@ -237,14 +238,13 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     # Of a job's two nodes one waits for the other. Which is off, what the job does not make tells first.
     common[: len(signals)][made_by_job(signals)[:, None, None] & (prepared.since < AFTERMATH)] = np.nan
     apart = hot_within(apart, heat, prepared.context)
-    set_here = np.array([signal.follows is None and signal.kind == "gauge" for signal in signals])
     apart = not_alone(apart, set_here, telemetry.gpus, telemetry.job)
     # All readings of an exporter that hangs stand still, and of a twin that goes on the other sensor is a GPU's own.
     stood_still = np.where(twins(signals)[:, None, None] < 0, prepared.unchanged, np.float32(np.nan))
-    own, shared = (
-        np.concatenate(rows) for rows in ((apart, prepared.unchanged), (shared, common[: len(signals)], stood_still))
-    )
-    return Residuals(own, shared)
+    single[:, patchy(prepared)] = np.nan
+    shared = common_to_job(single, prepared, signals)
+    stuck = while_others_move(prepared.unchanged, twins(signals) < 0, telemetry.gpus)
+    return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], stood_still]))
 
 
 def patchy(prepared: Prepared) -> NDArray[np.bool_]:
@@ -321,6 +321,16 @@ def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints, least: i
     return found
 
 
+def by_itself(own: Floats, single: Floats, context: NDArray[np.int64]) -> Floats:
+    """The model's word on a GPU without ranks to be compared with, as far as it says so without any peers as well.
+
+    The peers that are left do other work, and no two fleets have the same mixture of it: what only these make strange
+    is strange to the model, and not the GPU's fault. single: the residuals without peers.
+    """
+    bounded: Floats = np.where(alone(context), agreed(own, single), own)
+    return bounded
+
+
 def within(own: Floats, plain: Floats, context: NDArray[np.int64]) -> Floats:
     """The model's residuals, as far as the plain comparison bears them out: who is where its likes are is not off.
 
@@ -377,6 +387,24 @@ def in_units(residuals: Floats, scale: ContextScale, context: NDArray[np.int64],
 def missed(signals: Sequence[Signal]) -> Floats:
     """By how much less the others' readings may have stood still, because they missed scrapes, [signals, 1, 1]."""
     return np.array([0.0 if signal.twin else MISSED for signal in signals], np.float32)[:, None, None]
+
+
+def while_others_move(unchanged: Floats, timed: NDArray[np.bool_], gpus: tuple[Gpu, ...]) -> Floats:
+    """For how many steps more a reading has been the same than everything that its node reports.
+
+    Where all of it stands still the exporter hangs, which is the node's affair: no GPU of it is told for that, unless
+    there are too few of them for a group. unchanged: [signals, gpus, steps]; timed: whether in steps, [signals].
+    """
+    node = places(gpus).node + 1  # 0 is no node
+    shortest = np.full((int(node.max(initial=0)) + 1, unchanged.shape[2]), np.inf, np.float32)
+    runs = unchanged[timed]
+    np.minimum.at(shortest, node, np.where(np.isnan(runs), np.inf, runs).min(axis=0, initial=np.inf))
+    few = np.bincount(node, minlength=len(shortest)) < PRESENT
+    few[0] = True
+    shortest[np.isinf(shortest) | few[:, None]] = 0.0
+    found = unchanged.copy()
+    found[timed] -= shortest[node]
+    return found
 
 
 def apart_from_fleet(unchanged: Floats, missed: Floats) -> Floats:

@@ -106,6 +106,7 @@ class CardJudge:
             elsewhere = residuals.against_likes(actual, standing, told, now)
             plain = residuals.apart_from_neighbours(elsewhere, kinds, beside, standing.single)
             own = residuals.against_job(residuals.judgeable(together, trend, kinds, now), told)
+            own = residuals.by_itself(own, single, kinds, now)
             own = torch.where(kinds.heat, own, residuals.within(own, plain, now))
             own = residuals.bounded_by_ranks(own, plain, elsewhere, kinds, now)
             lagging = kinds.lags & now.lagging
@@ -116,7 +117,7 @@ class CardJudge:
             count = len(self.signals)
             heat = residuals.hot_within(apart[:count], apart[count:], kinds, now)
             apart = residuals.not_alone(torch.cat([heat, apart[count:]]), kinds, beside)
-            own = torch.cat([apart, habits, unchanged])
+            own = torch.cat([apart, habits, residuals.while_others_move(unchanged, kinds, standing.node)])
             common = common[:count].masked_fill(kinds.job & now.lately, _NAN)
             shared = torch.cat([shared, common, unchanged.masked_fill(kinds.twins, _NAN)])
             own = residuals.less(own, [each[: 2 * count] for each in standing.usual], now)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detector.card.groups import Groups, medians
 from detector.card.peers import Topology
-from detector.card.standing import Standing
+from detector.card.standing import Labels, Standing
 from detector.contexts import AFTERMATH, LAG
 from detector.features import twins
 from detector.residuals import GAPS, missed
@@ -140,6 +140,11 @@ def not_alone(residuals: Tensor, kinds: Kinds, neighbours: Groups) -> Tensor:
     return torch.cat([torch.where(kinds.set_here, bounded, own), torch.where(kinds.set_here, left, plain)])
 
 
+def by_itself(own: Tensor, single: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
+    """See residuals.by_itself. Of all signals."""
+    return torch.where(kinds.set_here & now.alone, agreed(own, single), own)
+
+
 def within(own: Tensor, plain: Tensor, now: Circumstances) -> Tensor:
     """See residuals.within."""
     unaided = torch.where(now.accompanied, _NAN, own)
@@ -185,6 +190,19 @@ def less(residuals: Tensor, usual: Sequence[Tensor], now: Circumstances) -> Tens
     rows = len(resting)
     mine = torch.where(now.idle, resting, working)
     return torch.cat([residuals[:rows] - mine, residuals[rows:]])
+
+
+def while_others_move(unchanged: Tensor, kinds: Kinds, node: Labels) -> Tensor:
+    """See residuals.while_others_move. node: the GPUs' as Standing has them."""
+    codes, count = node
+    timed = ~kinds.twins & ~unchanged.isnan()
+    runs = torch.where(timed, unchanged, torch.inf).amin(0)
+    shortest = torch.full((len(runs), count), torch.inf, device=runs.device)
+    shortest = shortest.scatter_reduce(1, codes.expand(len(runs), -1), runs, "amin")
+    few = torch.bincount(codes, minlength=count) < PRESENT
+    few[0] = True  # no node
+    shortest = shortest.masked_fill(shortest.isinf() | few, 0.0)
+    return torch.where(timed, unchanged - shortest[:, codes], unchanged)
 
 
 def in_units(residuals: Tensor, scale: Tensor, context: Tensor, kinds: Kinds) -> Tensor:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from detector import recording, registry, scoring, signals, training
+from detector import recording, registry, scoring, signals, training, verdicts
 from detector.__main__ import cli
 from detector.fleet import Fleet
 from detector.promql import Prometheus
@@ -164,6 +164,17 @@ def test_a_gpu_that_was_never_seen_has_no_score_and_neither_has_a_silent_node(mo
     assert np.isnan(scores[0])
     assert np.isnan(scores[8:16]).all()
     assert not np.isnan(scores[16:]).any()
+
+
+def test_an_exporter_that_hangs_is_told_of_its_node_and_of_none_of_its_gpus(model: Path) -> None:
+    fleet = telemetry(STEPS, seed=5)
+    fleet.values[:, 16:24, 115:] = fleet.values[:, 16:24, 114:115]
+    judge, _ = registry.read(model)
+    steps = list(scoring.score(fleet, judge, WATCHED.start))
+    assert steps[-1].groups["node", "node-03"] >= 1
+    assert max(max(step.groups.values()) for step in steps[:3]) < 1
+    own = [verdicts.worst(verdicts.ratios(step.own[:, 16:24], judge.signals, judge.own)) for step in steps]
+    assert np.max(own) < 1
 
 
 def test_a_folder_of_models_is_its_newest_and_one_of_other_signals_is_refused(

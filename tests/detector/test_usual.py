@@ -20,11 +20,13 @@ from detector.residuals import (
     apart_from_node,
     beyond,
     bounded_by_ranks,
+    by_itself,
     hot_within,
     in_units,
     missed,
     not_alone,
     patchy,
+    while_others_move,
     within,
 )
 from detector.signals import Signal
@@ -305,6 +307,34 @@ def test_of_a_rank_nothing_is_said_while_too_few_of_the_others_report() -> None:
     context = np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]])
     found = within(own, plain, context)
     np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 4.0, np.nan], np.float32))
+
+
+def test_without_ranks_only_what_a_gpu_is_off_by_itself_counts() -> None:
+    own = np.array([-9.0, -9.0, 9.0, -9.0, -9.0], np.float32)[None, :, None]
+    single = np.array([-0.5, -12.0, -2.0, -0.5, NAN], np.float32)[None, :, None]
+    context = np.array([*[LONELY_CONTEXT] * 3, BUSY_CONTEXT, LONELY_CONTEXT])[:, None]
+    found = by_itself(own, single, context)[0, :, 0]
+    np.testing.assert_array_equal(found, np.array([-0.5, -9.0, 0.0, -9.0, NAN], np.float32))
+
+
+def test_a_gpus_reading_is_stuck_while_others_of_its_node_move() -> None:
+    fleet = fleets.gpus(2)
+    unchanged = np.full((3, 16, 2), 5.0, np.float32)  # both nodes' exporters hang, since five steps and since four
+    unchanged[0, 3] = 30.0  # one sensor was stuck before
+    unchanged[1, 5] = NAN
+    unchanged[:2, 8:] -= 1.0
+    unchanged[0, 9, 1] = 0.0  # the second node's goes on
+    found = while_others_move(unchanged, np.array([True, True, False]), fleet)
+    np.testing.assert_array_equal(found[:2, :8, 0][:, [0, 3, 7]], [[0, 25, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(found[:2, 8:], np.stack([unchanged[:2, 8:, 0] - 4, unchanged[:2, 8:, 1]], axis=-1))
+    np.testing.assert_array_equal(found[2], unchanged[2])  # how far a twin went
+    assert np.isnan(found[1, 5]).all()
+    # Nobody tells of a group of two.
+    np.testing.assert_array_equal(
+        while_others_move(unchanged[:, :2], np.array([True] * 3), fleet[:2]), unchanged[:, :2]
+    )
+    nowhere = tuple(replace(gpu, node="") for gpu in fleet)
+    np.testing.assert_array_equal(while_others_move(unchanged, np.array([True] * 3), nowhere), unchanged)
 
 
 def test_heat_is_the_ranks_own_where_both_comparisons_say_so() -> None:

@@ -92,7 +92,8 @@ def _found(judge: Judge, residuals: Residuals, telemetry: Telemetry) -> Found:
     of_node, beside = ratios, _beside(telemetry)
     if len(residuals.shared) > len(common) and beside.any():
         idle = residuals.shared[:, beside]
-        idle[-len(common) :] = np.nan  # that their readings stand still says nothing of the working ones
+        still = idle[-len(common) :]
+        still[still == 0] = np.nan  # that their readings move says nothing of the working ones
         of_node = ratios.copy()
         of_node[:, beside] = verdicts.ratios(idle, common, judge.shared)
     found = find(ratios, telemetry, judge.group_units, of_node=of_node)

@@ -36,10 +36,11 @@ class Residuals:
 
     own: the GPU against its peers, which decides about this GPU; a row for each signal. A model's has three more for
     each: plainly against the median of those who do the same; how that has changed, see changes.py, which a judge
-    leaves to who knows the past; and for how long the reading has been the very same. Before the last another, where
-    signals are not described: against the GPU's own habits.
+    leaves to who knows the past; and for how long the reading has been the very same while others of its node moved.
+    Before the last another, where signals are not described: against the GPU's own habits.
     shared: what decides about jobs, nodes and racks: the GPU against what is usual without peers, a row for each
-    signal. A model's has two more for each: what its whole node has against its peers, and unchanged readings again.
+    signal. A model's has two more for each: what its whole node has against its peers, and for how long nothing that
+    the node reports has changed.
     """
 
     own: Floats
@@ -239,12 +240,13 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     common[: len(signals)][made_by_job(signals)[:, None, None] & (prepared.since < AFTERMATH)] = np.nan
     apart = hot_within(apart, heat, prepared.context)
     apart = not_alone(apart, set_here, telemetry.gpus, telemetry.job)
-    # All readings of an exporter that hangs stand still, and of a twin that goes on the other sensor is a GPU's own.
-    stood_still = np.where(twins(signals)[:, None, None] < 0, prepared.unchanged, np.float32(np.nan))
     single[:, patchy(prepared)] = np.nan
     shared = common_to_job(single, prepared, signals)
-    stuck = while_others_move(prepared.unchanged, twins(signals) < 0, telemetry.gpus)
-    return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], stood_still]))
+    # All readings of an exporter that hangs stand still, which is its node's affair and no GPU's.
+    timed = twins(signals) < 0
+    still = np.where(timed[:, None, None], standing_still(prepared.unchanged[timed], telemetry.gpus), np.float32(np.nan))
+    stuck = np.where(timed[:, None, None], prepared.unchanged - still, prepared.unchanged)
+    return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], still]))
 
 
 def patchy(prepared: Prepared) -> NDArray[np.bool_]:
@@ -389,21 +391,18 @@ def missed(signals: Sequence[Signal]) -> Floats:
     return np.array([0.0 if signal.twin else MISSED for signal in signals], np.float32)[:, None, None]
 
 
-def while_others_move(unchanged: Floats, timed: NDArray[np.bool_], gpus: tuple[Gpu, ...]) -> Floats:
-    """For how many steps more a reading has been the same than everything that its node reports.
+def standing_still(unchanged: Floats, gpus: tuple[Gpu, ...]) -> Floats:
+    """For how many steps everything that a GPU's node reports has been the same, [gpus, steps].
 
-    Where all of it stands still the exporter hangs, which is the node's affair: no GPU of it is told for that, unless
-    there are too few of them for a group. unchanged: [signals, gpus, steps]; timed: whether in steps, [signals].
+    0 where a node has too few GPUs to be told of as a group. unchanged: in steps, [signals, gpus, steps].
     """
     node = places(gpus).node + 1  # 0 is no node
     shortest = np.full((int(node.max(initial=0)) + 1, unchanged.shape[2]), np.inf, np.float32)
-    runs = unchanged[timed]
-    np.minimum.at(shortest, node, np.where(np.isnan(runs), np.inf, runs).min(axis=0, initial=np.inf))
+    np.minimum.at(shortest, node, np.where(np.isnan(unchanged), np.inf, unchanged).min(axis=0, initial=np.inf))
     few = np.bincount(node, minlength=len(shortest)) < PRESENT
     few[0] = True
     shortest[np.isinf(shortest) | few[:, None]] = 0.0
-    found = unchanged.copy()
-    found[timed] -= shortest[node]
+    found: Floats = shortest[node]
     return found
 
 

@@ -192,17 +192,16 @@ def less(residuals: Tensor, usual: Sequence[Tensor], now: Circumstances) -> Tens
     return torch.cat([residuals[:rows] - mine, residuals[rows:]])
 
 
-def while_others_move(unchanged: Tensor, kinds: Kinds, node: Labels) -> Tensor:
-    """See residuals.while_others_move. node: the GPUs' as Standing has them."""
+def standing_still(unchanged: Tensor, kinds: Kinds, node: Labels) -> Tensor:
+    """See residuals.standing_still; NaN for twins, [signals, steps, gpus]. node: the GPUs' as Standing has them."""
     codes, count = node
-    timed = ~kinds.twins & ~unchanged.isnan()
-    runs = torch.where(timed, unchanged, torch.inf).amin(0)
+    runs = torch.where(kinds.twins | unchanged.isnan(), torch.inf, unchanged).amin(0)
     shortest = torch.full((len(runs), count), torch.inf, device=runs.device)
     shortest = shortest.scatter_reduce(1, codes.expand(len(runs), -1), runs, "amin")
     few = torch.bincount(codes, minlength=count) < PRESENT
     few[0] = True  # no node
     shortest = shortest.masked_fill(shortest.isinf() | few, 0.0)
-    return torch.where(timed, unchanged - shortest[:, codes], unchanged)
+    return torch.where(kinds.twins, _NAN, shortest[:, codes])
 
 
 def in_units(residuals: Tensor, scale: Tensor, context: Tensor, kinds: Kinds) -> Tensor:

@@ -166,14 +166,16 @@ def test_a_gpu_that_was_never_seen_has_no_score_and_neither_has_a_silent_node(mo
     assert not np.isnan(scores[16:]).any()
 
 
-def test_an_exporter_that_hangs_is_told_of_its_node_and_of_none_of_its_gpus(model: Path) -> None:
+@pytest.mark.parametrize("working", [0, 2])
+def test_an_exporter_that_hangs_is_told_of_its_node_and_of_none_of_its_gpus(model: Path, working: int) -> None:
     fleet = telemetry(STEPS, seed=5)
-    fleet.values[:, 16:24, 115:] = fleet.values[:, 16:24, 114:115]
+    fleet.values[:, working:8], fleet.job[working:8] = fleet.values[:, 16 + working : 24], IDLE
+    fleet.values[:, :8, 105:] = fleet.values[:, :8, 104:105]
     judge, _ = registry.read(model)
-    steps = list(scoring.score(fleet, judge, WATCHED.start))
-    assert steps[-1].groups["node", "node-03"] >= 1
+    steps = list(scoring.score(fleet, judge, 103))
+    assert max(step.groups["node", "node-01"] for step in steps[8:15]) >= 1
     assert max(max(step.groups.values()) for step in steps[:3]) < 1
-    own = [verdicts.worst(verdicts.ratios(step.own[:, 16:24], judge.signals, judge.own)) for step in steps]
+    own = [verdicts.worst(verdicts.ratios(step.own[:, :8], judge.signals, judge.own)) for step in steps[:15]]
     assert np.max(own) < 1
 
 

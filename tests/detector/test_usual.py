@@ -26,7 +26,7 @@ from detector.residuals import (
     missed,
     not_alone,
     patchy,
-    while_others_move,
+    standing_still,
     within,
 )
 from detector.signals import Signal
@@ -317,24 +317,18 @@ def test_without_ranks_only_what_a_gpu_is_off_by_itself_counts() -> None:
     np.testing.assert_array_equal(found, np.array([-0.5, -9.0, 0.0, -9.0, NAN], np.float32))
 
 
-def test_a_gpus_reading_is_stuck_while_others_of_its_node_move() -> None:
+def test_a_node_stands_still_as_long_as_nothing_of_it_changes_and_two_gpus_are_no_group() -> None:
     fleet = fleets.gpus(2)
-    unchanged = np.full((3, 16, 2), 5.0, np.float32)  # both nodes' exporters hang, since five steps and since four
-    unchanged[0, 3] = 30.0  # one sensor was stuck before
+    unchanged = np.full((2, 16, 2), 5.0, np.float32)  # both nodes' exporters hang, since five steps and since four
+    unchanged[0, 3] = 30.0  # a sensor was stuck before
     unchanged[1, 5] = NAN
-    unchanged[:2, 8:] -= 1.0
+    unchanged[:, 8:] -= 1.0
     unchanged[0, 9, 1] = 0.0  # the second node's goes on
-    found = while_others_move(unchanged, np.array([True, True, False]), fleet)
-    np.testing.assert_array_equal(found[:2, :8, 0][:, [0, 3, 7]], [[0, 25, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(found[:2, 8:], np.stack([unchanged[:2, 8:, 0] - 4, unchanged[:2, 8:, 1]], axis=-1))
-    np.testing.assert_array_equal(found[2], unchanged[2])  # how far a twin went
-    assert np.isnan(found[1, 5]).all()
-    # Nobody tells of a group of two.
-    np.testing.assert_array_equal(
-        while_others_move(unchanged[:, :2], np.array([True] * 3), fleet[:2]), unchanged[:, :2]
-    )
-    nowhere = tuple(replace(gpu, node="") for gpu in fleet)
-    np.testing.assert_array_equal(while_others_move(unchanged, np.array([True] * 3), nowhere), unchanged)
+    found = standing_still(unchanged, fleet)
+    np.testing.assert_array_equal(found[:8], np.full((8, 2), 5.0))
+    np.testing.assert_array_equal(found[8:], np.tile([4.0, 0.0], (8, 1)))
+    assert not standing_still(unchanged[:, :2], fleet[:2]).any()
+    assert not standing_still(unchanged, tuple(replace(gpu, node="") for gpu in fleet)).any()
 
 
 def test_heat_is_the_ranks_own_where_both_comparisons_say_so() -> None:

@@ -243,9 +243,10 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     single[:, patchy(prepared)] = np.nan
     shared = common_to_job(single, prepared, signals)
     # All readings of an exporter that hangs stand still, which is its node's affair and no GPU's.
-    timed = twins(signals) < 0
-    still = np.where(timed[:, None, None], standing_still(prepared.unchanged[timed], telemetry.gpus), np.float32(np.nan))
-    stuck = np.where(timed[:, None, None], prepared.unchanged - still, prepared.unchanged)
+    timed = (twins(signals) < 0)[:, None, None]
+    still = standing_still(prepared.unchanged[timed.ravel()], telemetry.gpus)
+    stuck = np.where(timed, prepared.unchanged - still, prepared.unchanged)
+    still = np.where(timed, still, np.float32(np.nan))
     return Residuals(np.concatenate([apart, stuck]), np.concatenate([shared, common[: len(signals)], still]))
 
 

@@ -230,6 +230,10 @@ def raw(network: PeerReconstruction, prepared: Prepared, telemetry: Telemetry, s
     own[set_here] = by_itself(own[set_here], single[set_here], prepared.context)
     own[~heat] = within(own[~heat], plain[~heat], prepared.context)
     own[heat] = bounded_by_ranks(own[heat], plain[heat], elsewhere, prepared.context)
+    untold = (
+        awaiting(prepared.topologies, prepared.since, telemetry) & ~heat[:, None, None] & ~steady(signals)[..., None]
+    )
+    own[untold] = plain[untold] = np.nan
     lags = np.array([signal.lags for signal in signals])
     lagging = lags[:, None, None] & (prepared.since < LAG)
     own[lagging] = plain[lagging] = np.nan
@@ -322,6 +326,30 @@ def _in_common(values: Floats, members: Ints, offsets: Ints, job: Ints, least: i
                         low, high = ordered[(count - 1) // 2], ordered[count // 2]
                         found[signal, gpu, step] = low if abs(low) <= abs(high) else high
     return found
+
+
+def awaiting(topologies: Sequence[Topology], since: NDArray[np.int64], telemetry: Telemetry) -> NDArray[np.bool_]:
+    """Whose other ranks are mostly on one node of which nothing can be said yet, for the job is new; [gpus, steps].
+
+    If it is that node which is off, those elsewhere stand out from it, and sooner than it is told of as a group.
+    topologies: one a step; since: see batches.Prepared.
+    """
+    job = telemetry.job[:, telemetry.job.shape[1] - since.shape[1] :].astype(np.int64) + 1
+    place = (places(telemetry.gpus).node + 1)[:, None] * (len(telemetry.jobs) + 1) + job
+    found = np.zeros(job.shape, np.bool_)
+    for step, topology in enumerate(topologies):
+        groups = topology["job"]
+        mine, at = groups.members, groups.of[groups.members]
+        if len(mine):
+            _, same, sizes = np.unique(place[:, step], return_inverse=True, return_counts=True)
+            here, total, most = (
+                sizes[same][mine],
+                np.diff(groups.offsets)[at],
+                np.zeros(len(groups.offsets) - 1, np.int64),
+            )
+            np.maximum.at(most, at, here)
+            found[mine, step] = (2 * most[at] >= total) & (here < most[at])
+    return found & (since < AFTERMATH)
 
 
 def by_itself(own: Floats, single: Floats, context: NDArray[np.int64]) -> Floats:

@@ -109,8 +109,9 @@ class CardJudge:
             own = residuals.by_itself(own, single, kinds, now)
             own = torch.where(kinds.heat, own, residuals.within(own, plain, now))
             own = residuals.bounded_by_ranks(own, plain, elsewhere, kinds, now)
-            lagging = kinds.lags & now.lagging
-            own, plain = own.masked_fill(lagging, _NAN), plain.masked_fill(lagging, _NAN)
+            untold = kinds.lags & now.lagging
+            untold = untold | (residuals.awaiting(told["job"], beside, now) & ~kinds.heat & ~kinds.steady)
+            own, plain = own.masked_fill(untold, _NAN), plain.masked_fill(untold, _NAN)
             apart, common = residuals.apart_from_node(torch.cat([own, plain]), kinds, now, by_node)
             single = single.masked_fill(residuals.patchy(actual, own_channels), _NAN)
             shared = residuals.common_to_job(single, kinds, now)

@@ -140,6 +140,15 @@ def not_alone(residuals: Tensor, kinds: Kinds, neighbours: Groups) -> Tensor:
     return torch.cat([torch.where(kinds.set_here, bounded, own), torch.where(kinds.set_here, left, plain)])
 
 
+def awaiting(ranks: Groups, beside: Groups, now: Circumstances) -> Tensor:
+    """See residuals.awaiting. ranks: of a job; beside: GPUs of a node that do the same."""
+    here = beside.size.clamp(min=1)
+    most = torch.zeros_like(here).scatter_reduce(0, ranks.start, torch.where(ranks.size > 0, here, 0), "amax")
+    most = most[ranks.start]
+    elsewhere = (ranks.size > 0) & (2 * most >= ranks.size) & (here < most)
+    return elsewhere.view_as(now.since) & now.lately
+
+
 def by_itself(own: Tensor, single: Tensor, kinds: Kinds, now: Circumstances) -> Tensor:
     """See residuals.by_itself. Of all signals."""
     return torch.where(kinds.set_here & now.alone, agreed(own, single), own)

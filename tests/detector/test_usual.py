@@ -8,7 +8,7 @@ import pytest
 from detector import habits, offsets, signals
 from detector.batches import peers, prepare
 from detector.calibration import BLOCK
-from detector.contexts import alone, idle
+from detector.contexts import AFTERMATH, alone, idle
 from detector.features import TREND, WINDOW, Scaling, trend, twins, unchanged
 from detector.limits import Stretch, fit
 from detector.residuals import (
@@ -18,6 +18,7 @@ from detector.residuals import (
     apart_from_fleet,
     apart_from_neighbours,
     apart_from_node,
+    awaiting,
     beyond,
     bounded_by_ranks,
     by_itself,
@@ -307,6 +308,22 @@ def test_of_a_rank_nothing_is_said_while_too_few_of_the_others_report() -> None:
     context = np.array([[BUSY_CONTEXT], [LONELY_CONTEXT], [IDLE_CONTEXT]])
     found = within(own, plain, context)
     np.testing.assert_array_equal(found[0, :, 0], np.array([np.nan, 4.0, np.nan], np.float32))
+
+
+def test_a_rank_whose_others_are_mostly_on_one_other_node_awaits_what_is_told_of_that() -> None:
+    fleet = fleets.telemetry(30, nodes=3)
+    members = np.array([0, 1, 2, 3, 4, 8, *range(9, 13), *range(16, 20)], np.int32)  # five and one; four and four
+    of = np.full(24, -1, np.int32)
+    of[members[:6]], of[members[6:]] = 0, 1
+    groups = Groups(members, np.array([0, 6, 14], np.int32), of)
+    job = np.repeat(of[:, None], 30, axis=1)
+    since = np.full((24, 2), [AFTERMATH - 1, AFTERMATH])
+    found = awaiting([{"job": groups}] * 2, since, replace(fleet, job=job, jobs=("a", "b")))
+    assert np.flatnonzero(found[:, 0]).tolist() == [8]
+    assert not found[:, 1].any()
+    job[8], of[8] = job[20], -1
+    apart = Groups(members[:5], np.array([0, 5], np.int32), of)
+    assert not awaiting([{"job": apart}], since[:, :1], replace(fleet, job=job, jobs=("a", "b"))).any()
 
 
 def test_without_ranks_only_what_a_gpu_is_off_by_itself_counts() -> None:

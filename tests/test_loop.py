@@ -217,12 +217,12 @@ def test_a_job_heats_its_gpu_and_a_sick_gpu_is_found_avoided_and_taken_back(
     until("the job succeeds", lambda: loop.job(job)["state"] == "succeeded", 60)
 
     # A fault that makes heat shows at work, so the whole node works. Ranks of a matrix job do not wait for each other.
-    work, node = loop.occupy_a_node(seconds=60)
+    work, node = loop.occupy_a_node(seconds=35)
     fault = loop.break_gpu(node, 3)
-    until("its score, and no other, reaches 1", lambda: loop.only_anomalous((node, "3")), 90)
+    until("its score, and no other, reaches 1", lambda: loop.only_anomalous((node, "3")), 60)
     until("the alert reaches the webhook", lambda: bool(loop.alerts("firing", node, 3)), 60)
     until("the GPU is cordoned", lambda: loop.gpu(node, 3)["cordon"] is not None, 10)
-    until("the job on it is left to end", lambda: loop.job(work)["state"] == "succeeded", 120)
+    until("the job on it is left to end", lambda: loop.job(work)["state"] == "succeeded", 90)
     used = loop.runs(GPUS)
     assert (node, 3) not in used
     assert len(used) > GPUS // 2
